@@ -1,0 +1,48 @@
+"""Frames of other libraries (polars, pyarrow, ...) as pandas frames, and back, through narwhals and Arrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from de_core.errors import DiffuseError
+
+__all__ = ["as_pandas"]
+
+
+def as_pandas(frame: Any) -> tuple[pd.DataFrame, Callable[[pd.DataFrame], Any]]:
+    """A pandas frame, and the function that turns a frame of the same columns into the caller's type and dtypes.
+
+    A pandas frame passes as it is. Whole numbers and booleans with missing cells stay what they are.
+
+    Raises:
+        DiffuseError: not a data frame.
+    """
+    if isinstance(frame, pd.DataFrame):
+        return frame, lambda back: back
+    import narwhals as nw
+    import pyarrow as pa
+
+    try:
+        wide = nw.from_native(frame, eager_only=True)
+    except TypeError as error:
+        raise DiffuseError(f"table: expected a data frame, got {type(frame).__name__}") from error
+    arrow = wide.to_arrow()
+    schema, implementation = wide.schema, wide.implementation
+    nullable = {
+        getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")()
+        for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+    }
+    nullable[pa.bool_()] = pd.BooleanDtype()
+    small = arrow.schema
+
+    def back(result: pd.DataFrame) -> Any:
+        table = pa.Table.from_pandas(result, preserve_index=False).replace_schema_metadata(None)
+        if implementation.is_pyarrow():
+            return table.cast(small)
+        frame = nw.from_arrow(table, backend=implementation)
+        return frame.with_columns(nw.col(name).cast(dtype) for name, dtype in schema.items()).to_native()
+
+    return arrow.to_pandas(types_mapper=nullable.get, date_as_object=False), back

@@ -1,0 +1,247 @@
+"""How one column becomes variables of the model: a discrete one, a number behind a gate, or nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from de_core.errors import DiffuseError
+from de_plugins.tabular._numeric import Grid, QuantileMap
+from de_plugins.tabular._plain import array_of, from_plain, label, to_plain
+from de_plugins.tabular.schema import Column
+
+__all__ = ["Classes", "Constant", "Number", "Variable", "fit_variable", "variable_from_state"]
+
+
+@attrs.frozen(eq=False)
+class Constant:
+    """A column with one value, or with none: nothing is modelled."""
+
+    column: Column
+    value: np.ndarray  # (1,) plain, or (0,) where every cell is missing
+
+    @classmethod
+    def fit(cls, column: Column, values: np.ndarray, missing: np.ndarray) -> Constant:
+        """The one value of the column."""
+        distinct = pd.unique(values[~missing])
+        if len(distinct) > 1 or (len(distinct) == 1 and missing.any()):
+            raise DiffuseError(
+                f"column '{column.name}': expected one value, as its kind is 'constant', got {len(distinct)}"
+            )
+        return cls(column, np.asarray(distinct))
+
+    def check(self, series: pd.Series, unknown: np.ndarray) -> None:
+        """Refuse a cell that is known and another than the one value."""
+        values, missing = to_plain(series.loc[~unknown], self.column.dtype, self.column.name)
+        good = missing if len(self.value) == 0 else ~missing & (values == self.value[:1])
+        if not np.all(good):
+            was = label(self.value[0], self.column.dtype) if len(self.value) else "missing"
+            raise DiffuseError(f"column '{self.column.name}': every cell was {was} in training, got another")
+
+    def decode(self, rows: int) -> pd.Series:
+        """`rows` copies."""
+        if len(self.value) == 0:
+            dtype = self.column.dtype
+            filler = (
+                array_of([0] * rows, dtype)
+                if dtype.plain not in ("text", "codes")
+                else np.zeros(rows, dtype=int)
+            )
+            return from_plain(filler, np.ones(rows, bool), dtype)
+        return from_plain(np.repeat(self.value, rows), np.zeros(rows, bool), self.column.dtype)
+
+    def config(self) -> dict[str, Any]:
+        """JSON part of the state."""
+        return {"value": self.value.tolist()}
+
+
+@attrs.frozen(eq=False)
+class Classes:
+    """A discrete variable: the values in order, then one class for rare values and one for missing, if any."""
+
+    column: Column
+    values: np.ndarray  # (m,) plain
+    rare: np.ndarray  # (r,) plain, most frequent first
+    rare_counts: np.ndarray  # (r,)
+    _index: pd.Index = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_index", pd.Index(self.values))
+
+    @classmethod
+    def fit(cls, column: Column, values: np.ndarray, missing: np.ndarray) -> Classes:
+        """Text by falling frequency, anything else in its own order."""
+        if column.max_classes < 1:
+            raise DiffuseError(
+                f"column '{column.name}': expected max_classes of at least 1, got {column.max_classes}"
+            )
+        codes, distinct = pd.factorize(values[~missing], sort=True)
+        distinct, counts = np.asarray(distinct), np.bincount(codes, minlength=len(distinct))
+        order = np.argsort(-counts, kind="stable")
+        head, tail = order[: column.max_classes], order[column.max_classes :]
+        if column.dtype.plain != "text":
+            head = np.sort(head)
+        return cls(column, distinct[head], distinct[tail], counts[tail])
+
+    @property
+    def size(self) -> int:
+        """Number of classes."""
+        return len(self.values) + bool(len(self.rare)) + self.column.missing
+
+    def labels(self) -> list[str]:
+        """Readable names of the classes."""
+        out = [label(value, self.column.dtype) for value in self.values]
+        return out + ["(rare)"] * bool(len(self.rare)) + ["(missing)"] * self.column.missing
+
+    def encode(self, series: pd.Series, unknown: np.ndarray) -> np.ndarray:
+        """Class of every cell (n,) int64, 0 where `unknown`."""
+        column = self.column
+        values, missing = to_plain(series, column.dtype, column.name)
+        out = np.asarray(self._index.get_indexer(pd.Index(values)), dtype=np.int64)
+        if len(self.rare):
+            out[out < 0] = len(self.values)
+        new = (out < 0) & ~missing & ~unknown
+        if new.any():
+            row = int(np.flatnonzero(new)[0])
+            raise DiffuseError(
+                f"column '{column.name}': {series.iloc[row]!r} in row {row} did not occur in training"
+            )
+        _place_missing(column, out, missing, unknown, self.size - 1)
+        return np.where(unknown, 0, out)
+
+    def decode(self, classes: np.ndarray, rng: torch.Generator) -> pd.Series:
+        """The column (n,) of classes (n,); a rare value is drawn by its frequency in training."""
+        m = len(self.values)
+        missing = np.full(len(classes), bool(self.column.missing)) & (classes == self.size - 1)
+        values = self.values[np.minimum(classes, m - 1)]
+        if len(self.rare):
+            rare = (classes == m) & ~missing
+            draw = torch.rand(
+                len(classes), generator=rng, dtype=torch.float64
+            ).numpy()  # one a row, whatever the classes
+            cumulative = np.cumsum(self.rare_counts) / self.rare_counts.sum()
+            picked = np.minimum(np.searchsorted(cumulative, draw[rare], side="right"), len(self.rare) - 1)
+            values[rare] = self.rare[picked]
+        return from_plain(values, missing, self.column.dtype)
+
+    def config(self) -> dict[str, Any]:
+        """JSON part of the state."""
+        return {
+            "values": self.values.tolist(),
+            "rare": self.rare.tolist(),
+            "rare_counts": self.rare_counts.tolist(),
+        }
+
+
+@attrs.frozen(eq=False)
+class Number:
+    """A continuous variable, behind a gate if there are spikes or missing cells; class 0 says that it is there."""
+
+    column: Column
+    spikes: np.ndarray  # (s,) plain, sorted
+    grid: Grid
+    map: QuantileMap
+
+    @classmethod
+    def fit(cls, column: Column, values: np.ndarray, missing: np.ndarray) -> Number:
+        """The map is of the cells that are neither spikes nor missing."""
+        dtype = column.dtype
+        if dtype.plain not in ("int", "float", "ticks"):
+            raise DiffuseError(f"column '{column.name}': dtype {dtype.name} cannot be a number")
+        spikes = np.sort(array_of(column.spikes, dtype))
+        free = values[~missing & ~np.isin(values, spikes)]
+        if len(free) == 0:
+            raise DiffuseError(
+                f"column '{column.name}': no value is left beside its spikes; make its kind 'classes'"
+            )
+        grid = Grid.of(column.resolution, free, dtype, column.name)
+        return cls(column, spikes, grid, QuantileMap.fit(grid.to_index(free)))
+
+    @property
+    def size(self) -> int:
+        """Number of classes of the gate; 1 where there is none."""
+        return 1 + len(self.spikes) + self.column.missing
+
+    def labels(self) -> list[str]:
+        """Readable names of the gate's classes."""
+        return (
+            ["(number)"]
+            + [label(v, self.column.dtype) for v in self.spikes]
+            + ["(missing)"] * self.column.missing
+        )
+
+    def encode(
+        self, series: pd.Series, unknown: np.ndarray, rng: torch.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gate (n,) int64 and score (n,) float64; both 0 where `unknown`, the score where the gate is shut."""
+        column = self.column
+        values, missing = to_plain(series, column.dtype, column.name)
+        gate = np.zeros(len(values), dtype=np.int64)
+        if len(self.spikes):
+            place = np.minimum(np.searchsorted(self.spikes, values), len(self.spikes) - 1)
+            gate = np.where(self.spikes[place] == values, place + 1, 0)
+        _place_missing(column, gate, missing, unknown, self.size - 1)
+        gate = np.where(unknown, 0, gate)
+        score = self.map.forward(self.grid.to_index(values), rng)
+        return gate, np.where(unknown | missing | (gate > 0), 0.0, score)
+
+    def decode(self, gate: np.ndarray, score: np.ndarray) -> pd.Series:
+        """The column (n,) of gate classes (n,) and scores (n,)."""
+        missing = np.full(len(gate), bool(self.column.missing)) & (gate == self.size - 1)
+        values = self.grid.from_index(self.map.inverse(score), self.column.dtype)
+        if len(self.spikes):
+            spike = self.spikes[np.clip(gate - 1, 0, len(self.spikes) - 1)]
+            values = np.where((gate > 0) & ~missing, spike, values)
+        return from_plain(values, missing, self.column.dtype)
+
+    def config(self) -> dict[str, Any]:
+        """JSON part of the state."""
+        return {"grid": attrs.asdict(self.grid), "map": self.map.config()}
+
+
+Variable = Constant | Classes | Number
+
+
+def _place_missing(
+    column: Column, out: np.ndarray, missing: np.ndarray, unknown: np.ndarray, last: int
+) -> None:
+    """Write the class `last` where a cell is missing; refuse one where training had none."""
+    bad = missing & ~unknown
+    if bad.any() and not column.missing:
+        row = int(np.flatnonzero(bad)[0])
+        raise DiffuseError(
+            f"column '{column.name}': the cell in row {row} is missing, and none was in training"
+        )
+    out[missing] = last
+
+
+def fit_variable(column: Column, series: pd.Series) -> Variable:
+    """Learn the values, the grid and the map of one column.
+
+    Raises:
+        DiffuseError: the column does not fit its schema.
+    """
+    values, missing = to_plain(series, column.dtype, column.name)
+    if missing.any() and not column.missing:
+        column = attrs.evolve(column, missing=True)
+    return {"constant": Constant, "classes": Classes, "number": Number}[column.kind].fit(
+        column, values, missing
+    )
+
+
+def variable_from_state(column: Column, config: dict[str, Any], knots: Tensor | None) -> Variable:
+    """The inverse of a variable's `config` and `QuantileMap.tensor`."""
+    if column.kind == "constant":
+        return Constant(column, array_of(config["value"], column.dtype))
+    if column.kind == "classes":
+        values, rare = (array_of(config[key], column.dtype) for key in ("values", "rare"))
+        return Classes(column, values, rare, np.asarray(config["rare_counts"], dtype=np.int64))
+    if knots is None:
+        raise DiffuseError(f"column '{column.name}': the saved knots are missing")
+    mapping = QuantileMap.from_state(config["map"], knots)
+    return Number(column, np.sort(array_of(column.spikes, column.dtype)), Grid(**config["grid"]), mapping)

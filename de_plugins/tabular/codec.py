@@ -1,0 +1,257 @@
+"""The codec of tables: a data frame as tensors of classes and normal numbers, and back to the exact dtypes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from de_core.errors import DiffuseError
+from de_core.rng import Rng, as_generator
+from de_plugins.tabular._variables import (
+    Classes,
+    Constant,
+    Number,
+    Variable,
+    fit_variable,
+    variable_from_state,
+)
+from de_plugins.tabular.schema import Schema, check_frame, column_of
+
+__all__ = ["Encoded", "TableCodec"]
+
+
+@attrs.frozen(eq=False)
+class Encoded:
+    """A table as tensors.
+
+    Args:
+        classes: (n, D) int64, one column for every class column and every gate; column d is in [0,
+            class_sizes[d]).
+        numbers: (n, C) float32, mean 0 and variance 1 in training where present; 0 where it is not.
+        present: (n, C) bool: the gate says that the number is there. False where the cell is a spike, missing
+            or a hole.
+        classes_known: (n, D) bool: False at holes, where `classes` is 0.
+        numbers_known: (n, C) bool: False at holes. A spike or missing cell is known: its gate tells.
+    """
+
+    classes: Tensor
+    numbers: Tensor
+    present: Tensor
+    classes_known: Tensor
+    numbers_known: Tensor
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+@attrs.frozen(eq=False)
+class TableCodec:
+    """Learned from a training table; turns tables of the same columns into tensors and back.
+
+    The discrete variables come in column order, the gate of a number at the place of its column. Decoding
+    gives the same columns, order and dtypes; numbers lie on the grid of the training column and inside its
+    range.
+
+    Args:
+        schema: the kind of each column.
+        variables: one a column.
+    """
+
+    schema: Schema
+    variables: tuple[Variable, ...]
+
+    @classmethod
+    def fit(
+        cls, frame: pd.DataFrame, schema: Schema | None = None, target: str | int | None = None
+    ) -> TableCodec:
+        """Learn from a table.
+
+        Args:
+            frame: at least one row.
+            schema: as edited; inferred by default.
+            target: passed to `Schema.infer`.
+
+        Raises:
+            DiffuseError: the table is empty or malformed, or does not fit the schema.
+        """
+        check_frame(frame)
+        schema = Schema.infer(frame, target) if schema is None else schema
+        _check_columns(frame, schema)
+        variables = tuple(fit_variable(column, column_of(frame, column.name)) for column in schema.columns)
+        return cls(attrs.evolve(schema, columns=tuple(variable.column for variable in variables)), variables)
+
+    @property
+    def _discrete(self) -> list[Classes | Number]:
+        return [v for v in self.variables if isinstance(v, Classes) or (isinstance(v, Number) and v.size > 1)]
+
+    @property
+    def _numbers(self) -> list[Number]:
+        return [v for v in self.variables if isinstance(v, Number)]
+
+    @property
+    def class_sizes(self) -> tuple[int, ...]:
+        """Number of classes of each discrete variable, (D,)."""
+        return tuple(v.size for v in self._discrete)
+
+    @property
+    def class_names(self) -> tuple[str | int, ...]:
+        """The column that each discrete variable belongs to, (D,)."""
+        return tuple(v.column.name for v in self._discrete)
+
+    @property
+    def class_labels(self) -> tuple[list[str], ...]:
+        """Readable names of the classes of each discrete variable, (D,)."""
+        return tuple(v.labels() for v in self._discrete)
+
+    @property
+    def number_names(self) -> tuple[str | int, ...]:
+        """The column that each number belongs to, (C,)."""
+        return tuple(v.column.name for v in self._numbers)
+
+    @property
+    def num_numbers(self) -> int:
+        """C."""
+        return len(self._numbers)
+
+    @property
+    def gate_of(self) -> tuple[int, ...]:
+        """For each number the discrete variable that is its gate, or -1, (C,)."""
+        places = {id(v): d for d, v in enumerate(self._discrete)}
+        return tuple(places.get(id(v), -1) for v in self._numbers)
+
+    @property
+    def gate_open(self) -> tuple[int, ...]:
+        """For each number the class of its gate that says it is there, (C,): always 0."""
+        return (0,) * self.num_numbers
+
+    def encode(
+        self, frame: pd.DataFrame, holes: np.ndarray | pd.DataFrame | None = None, rng: Rng | None = None
+    ) -> Encoded:
+        """A table as tensors.
+
+        Args:
+            frame: the training columns, in any order.
+            holes: (n, columns of the schema) bool, True where the cell is unknown whatever it holds; a frame
+                by name.
+            rng: when given, a number that is tied with many others is drawn from the stretch of the normal
+                law that they own, so that the numbers are normal without lumps; else it is the middle of that
+                stretch.
+
+        Raises:
+            DiffuseError: other columns, a value that does not fit its column, a category that training did
+                not have, a missing cell where training had none (and that is no hole).
+        """
+        check_frame(frame)
+        _check_columns(frame, self.schema)
+        rows, names = len(frame), self.schema.names
+        if isinstance(holes, pd.DataFrame):
+            holes = holes.reindex(columns=names, fill_value=False).to_numpy(dtype=bool)
+        holes = np.zeros((rows, len(names)), dtype=bool) if holes is None else np.asarray(holes, dtype=bool)
+        if holes.shape != (rows, len(names)):
+            raise DiffuseError(f"holes: expected shape {(rows, len(names))}, got {holes.shape}")
+        generator = None if rng is None else as_generator(rng)
+        classes, class_holes, numbers, number_holes, open_ = [], [], [], [], []
+        for variable, unknown in zip(self.variables, holes.T, strict=True):
+            series = column_of(frame, variable.column.name)
+            if isinstance(variable, Constant):
+                variable.check(series, unknown)
+            elif isinstance(variable, Classes):
+                classes.append(variable.encode(series, unknown))
+                class_holes.append(unknown)
+            else:
+                gate, score = variable.encode(series, unknown, generator)
+                numbers.append(score)
+                number_holes.append(unknown)
+                open_.append((gate == 0) & ~unknown)
+                if variable.size > 1:
+                    classes.append(gate)
+                    class_holes.append(unknown)
+        return Encoded(
+            _stack(classes, rows, np.int64),
+            _stack(numbers, rows, np.float32),
+            _stack(open_, rows, np.bool_),
+            ~_stack(class_holes, rows, np.bool_),
+            ~_stack(number_holes, rows, np.bool_),
+        )
+
+    def decode(self, classes: Tensor, numbers: Tensor, rng: Rng) -> pd.DataFrame:
+        """A table from tensors.
+
+        Args:
+            classes: (n, D) int64.
+            numbers: (n, C) float; not read where the gate is shut.
+            rng: for the values that share the class of rare ones.
+
+        Raises:
+            DiffuseError: wrong shape, a class out of range, a number that is not finite behind an open gate.
+        """
+        rows = len(classes)
+        sizes, count = self.class_sizes, self.num_numbers
+        if tuple(classes.shape) != (rows, len(sizes)) or tuple(numbers.shape) != (rows, count):
+            got = f"{tuple(classes.shape)} and {tuple(numbers.shape)}"
+            raise DiffuseError(f"decode: expected shapes (n, {len(sizes)}) and (n, {count}), got {got}")
+        generator = as_generator(rng)
+        c, z = classes.cpu().numpy(), numbers.cpu().numpy().astype(np.float64)
+        for d, size in enumerate(sizes):
+            if rows and (c[:, d].min() < 0 or c[:, d].max() >= size):
+                raise DiffuseError(
+                    f"column '{self.class_names[d]}': expected classes 0 to {size - 1}, got another"
+                )
+        out, d, k = {}, 0, 0
+        for variable in self.variables:
+            name = variable.column.name
+            if isinstance(variable, Constant):
+                out[name] = variable.decode(rows)
+            elif isinstance(variable, Classes):
+                out[name] = variable.decode(c[:, d], generator)
+                d += 1
+            else:
+                gated = variable.size > 1
+                gate = c[:, d] if gated else np.zeros(rows, dtype=np.int64)
+                score = np.where(gate == 0, z[:, k], 0.0)
+                if not np.isfinite(score).all():
+                    raise DiffuseError(
+                        f"column '{name}': expected finite numbers to decode, got NaN or infinity"
+                    )
+                out[name] = variable.decode(gate, score)
+                d, k = d + gated, k + 1
+        return pd.DataFrame(out)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Everything that is needed to rebuild the codec: JSON, and tensors by name."""
+        config = {"schema": self.schema.to_dict(), "variables": [v.config() for v in self.variables]}
+        knots = {f"knots.{i}": v.map.tensor() for i, v in enumerate(self.variables) if isinstance(v, Number)}
+        return config, knots
+
+    @classmethod
+    def from_state(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> TableCodec:
+        """The inverse of `state`."""
+        schema = Schema.from_dict(config["schema"])
+        variables = tuple(
+            variable_from_state(column, part, tensors.get(f"knots.{i}"))
+            for i, (column, part) in enumerate(zip(schema.columns, config["variables"], strict=True))
+        )
+        return cls(schema, variables)
+
+
+def _check_columns(frame: pd.DataFrame, schema: Schema) -> None:
+    names, got = schema.names, set(frame.columns)
+    for name in names:
+        if name not in got:
+            raise DiffuseError(f"column '{name}' is missing from the table; it has {list(frame.columns)}")
+    known = set(names)
+    for name in frame.columns:
+        if name not in known:
+            raise DiffuseError(f"column '{name}' was not in training; expected {names}")
+
+
+def _stack(columns: list[np.ndarray], rows: int, dtype: Any) -> Tensor:
+    out = np.empty((rows, len(columns)), dtype=dtype)
+    for index, column in enumerate(columns):
+        out[:, index] = column
+    return torch.from_numpy(out)

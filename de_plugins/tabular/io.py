@@ -1,0 +1,153 @@
+"""Tables from and to files, CSV (also .gz) and Parquet, with plain errors and atomic writes."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+import pandas as pd
+
+from de_core.errors import DiffuseError
+from de_plugins.tabular.schema import check_frame, column_of
+
+__all__ = ["read_table", "write_atomically", "write_table"]
+
+_CSV = (".csv", ".csv.gz")
+_PARQUET = (".parquet", ".pq")
+_DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S")
+
+
+def read_table(path: str | os.PathLike) -> pd.DataFrame:
+    """A table from a file: .csv, .csv.gz, .parquet or .pq.
+
+    In CSV, whole numbers with missing cells become Int64, so that they stay whole; text that is a date
+    throughout ("2024-05-31" or "2024-05-31 17:00:00") becomes datetime64. Any other text, "?" among it, stays
+    as it is.
+
+    Raises:
+        DiffuseError: no such file, not a table, empty, without rows, or with a column name twice.
+    """
+    path = Path(path)
+    kind = _kind(path)
+    if not path.is_file():
+        raise DiffuseError(
+            f"table '{path}': {'expected a file, got a folder' if path.is_dir() else 'no such file'}"
+        )
+    if path.stat().st_size == 0:
+        raise DiffuseError(f"table '{path}': the file is empty")
+    try:
+        frame = _read_csv(path) if kind == "csv" else _read_parquet(path)
+    except DiffuseError:
+        raise
+    except (
+        Exception
+    ) as error:  # pandas, pyarrow and gzip each raise their own kinds for bytes that are no table
+        reason = " ".join(str(error).split())
+        raise DiffuseError(f"table '{path}': not a readable {kind} table: {reason}") from error
+    if len(frame) == 0:
+        raise DiffuseError(f"table '{path}': it has column names but no rows")
+    check_frame(frame)
+    return frame
+
+
+def write_table(frame: pd.DataFrame, path: str | os.PathLike) -> None:
+    """Write a table beside its place and rename it there, so that no half of it is ever seen.
+
+    Raises:
+        DiffuseError: an unknown ending, or a folder that does not exist.
+    """
+    path = Path(path)
+    kind = _kind(path)
+
+    def write(aside: Path) -> None:
+        if kind == "parquet":
+            frame.to_parquet(aside, index=False)
+        else:
+            frame.to_csv(aside, index=False, compression="gzip" if path.name.endswith(".gz") else None)
+
+    write_atomically(path, write)
+
+
+def write_atomically(path: Path, write) -> None:
+    """Call `write(aside)` with a path in the same folder, then rename that file to `path`.
+
+    Raises:
+        DiffuseError: the folder does not exist.
+    """
+    if not path.parent.is_dir():
+        raise DiffuseError(f"'{path}': the folder '{path.parent}' does not exist")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    aside = Path(name)
+    try:
+        write(aside)
+        mask = os.umask(0)
+        os.umask(mask)
+        aside.chmod(0o666 & ~mask)  # mkstemp's file is private; the table should be as any new file is
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _kind(path: Path) -> str:
+    name = path.name.lower()
+    if name.endswith(_CSV):
+        return "csv"
+    if name.endswith(_PARQUET):
+        return "parquet"
+    raise DiffuseError(f"table '{path}': expected a name that ends in {', '.join(_CSV + _PARQUET)}")
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file), [])
+    if not any(name.strip() for name in header):
+        raise DiffuseError(f"table '{path}': the first line holds no column names")
+    twice = next((name for index, name in enumerate(header) if name in header[:index]), None)
+    if twice is not None:
+        raise DiffuseError(f"table '{path}': column '{twice}' occurs twice; names must differ")
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "error", pd.errors.ParserWarning
+        )  # lines longer than the header would be cut in silence
+        frame = pd.read_csv(
+            path, index_col=False, dtype_backend="numpy_nullable", encoding="utf-8-sig", low_memory=False
+        )
+    frame.columns = header  # pandas names a blank header itself
+    return pd.DataFrame({name: _settle(column_of(frame, name)) for name in header})
+
+
+def _settle(column: pd.Series) -> pd.Series:
+    """numpy dtypes where nothing is missing and for floats and text; Int64 and boolean where something is."""
+    if pd.api.types.is_string_dtype(column.dtype):
+        return _date(column)
+    if pd.api.types.is_float_dtype(column.dtype):
+        return column.astype("float64")
+    return (
+        column if column.isna().any() else column.astype(str(column.dtype).lower().replace("boolean", "bool"))
+    )
+
+
+def _date(column: pd.Series) -> pd.Series:
+    """Text as dates where every cell reads and prints the same in one format; else as objects."""
+    text = column.dropna()
+    for layout in _DATES if len(text) else ():
+        dates = pd.to_datetime(text, format=layout, errors="coerce")
+        if dates.notna().all() and (dates.dt.strftime(layout) == text).all():
+            return pd.to_datetime(column, format=layout)
+    return column.astype(object).where(column.notna(), None)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pyarrow.parquet as pq
+
+    names = pq.read_schema(path).names
+    twice = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if twice is not None:
+        raise DiffuseError(f"table '{path}': column '{twice}' occurs twice; names must differ")
+    return pd.read_parquet(path)

@@ -1,0 +1,247 @@
+"""The schema: what each column is taken for, and why. Inferred, editable as TOML, saved with the model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal, cast
+
+import attrs
+import numpy as np
+import pandas as pd
+import tomli_w
+
+from de_core.errors import DiffuseError
+from de_plugins.tabular._numeric import Grid
+from de_plugins.tabular._plain import DType, describe, label, to_plain
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Column", "Kind", "Schema"]
+
+Kind = Literal["classes", "number", "constant"]
+
+MOST_DISTINCT = 150  # distinct numbers up to here are classes, which are exact for free
+ROWS_PER_CLASS = 4  # fewer rows than this a distinct number, and it is no class but a draw from a continuum
+SPIKE_SHARE = 0.01  # a number that holds more of a continuous column than this is a class of its gate
+SPIKE_ROWS = 10  # and at least so many rows
+MAX_CLASSES = 1000  # the modelled vocabulary of a class column; rarer values share one class
+
+
+@attrs.frozen
+class Column:
+    """One column of the schema.
+
+    Args:
+        name: of the column.
+        kind: "classes" (a discrete variable), "number" (a continuous one, with a gate where there are spikes
+            or missing cells), or "constant" (one value, stored and not modelled).
+        why: one sentence.
+        dtype: how to rebuild the pandas column.
+        missing: missing cells are modelled, as one more class.
+        spikes: of a number: values that are classes of its gate, as plain values (time as ticks).
+        resolution: of a number: the spacing of the grid it lies on, 0 for none; a duration as text for time.
+        max_classes: of classes: the modelled vocabulary; rarer values share one class.
+    """
+
+    name: str | int
+    kind: Kind
+    why: str
+    dtype: DType
+    missing: bool = False
+    spikes: tuple = ()
+    resolution: float | int | str = 0
+    max_classes: int = MAX_CLASSES
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON: only what applies to the kind."""
+        out: dict[str, Any] = {"name": self.name, "kind": self.kind, "why": self.why, "missing": self.missing}
+        if self.kind == "number":
+            out |= {"spikes": list(self.spikes), "resolution": self.resolution}
+        if self.kind == "classes":
+            out["max_classes"] = self.max_classes
+        return out | {"dtype": self.dtype.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Column:
+        """The inverse of `to_dict`.
+
+        Raises:
+            DiffuseError: an unknown or missing key, or an unknown kind.
+        """
+        name = data.get("name", "?")
+        known = {field.name for field in attrs.fields(cls)}
+        for key in data:
+            if key not in known:
+                raise DiffuseError(f"schema, column '{name}': unknown key '{key}'; expected {sorted(known)}")
+        for key in ("name", "kind", "dtype"):
+            if key not in data:
+                raise DiffuseError(f"schema, column '{name}': the key '{key}' is missing")
+        if data["kind"] not in ("classes", "number", "constant"):
+            raise DiffuseError(
+                f"schema, column '{name}': expected kind classes, number or constant, got '{data['kind']}'"
+            )
+        fields: dict[str, Any] = dict(data) | {
+            "dtype": DType.from_dict(data["dtype"]),
+            "spikes": tuple(data.get("spikes", ())),
+        }
+        if fields["kind"] == "number" and fields["dtype"].plain not in ("int", "float", "ticks"):
+            raise DiffuseError(f"schema, column '{name}': dtype {fields['dtype'].name} cannot be a number")
+        fields.setdefault("why", "set by hand")
+        return cls(**fields)
+
+
+@attrs.frozen
+class Schema:
+    """The columns of a table in order, and the one that is to be predicted, if any."""
+
+    columns: tuple[Column, ...]
+    target: str | int | None = None
+
+    def __getitem__(self, name: str | int) -> Column:
+        """The column of that name."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise DiffuseError(f"column '{name}' is not in the schema; it has {self.names}")
+
+    @property
+    def names(self) -> list[str | int]:
+        """Column names in order."""
+        return [column.name for column in self.columns]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON."""
+        out: dict[str, Any] = {} if self.target is None else {"target": self.target}
+        return out | {"columns": [column.to_dict() for column in self.columns]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Schema:
+        """The inverse of `to_dict`."""
+        columns = data.get("columns")
+        if not isinstance(columns, list) or not columns:
+            raise DiffuseError("schema: expected a list 'columns' with at least one column")
+        schema = cls(tuple(Column.from_dict(column) for column in columns), data.get("target"))
+        _check_names(schema.names)
+        if schema.target is not None:
+            schema[schema.target]
+        return schema
+
+    def to_toml(self) -> str:
+        """Text that people can edit."""
+        return tomli_w.dumps(self.to_dict())
+
+    @classmethod
+    def from_toml(cls, text: str) -> Schema:
+        """The inverse of `to_toml`.
+
+        Raises:
+            DiffuseError: the text is not TOML, or not a schema.
+        """
+        try:
+            data = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise DiffuseError(f"schema: not valid TOML: {error}") from error
+        return cls.from_dict(data)
+
+    @classmethod
+    def infer(
+        cls, frame: pd.DataFrame, target: str | int | None = None, max_classes: int = MAX_CLASSES
+    ) -> Schema:
+        """Choose the kind of every column from its data.
+
+        Text, booleans and categories are classes, and so are numbers with few distinct values that recur;
+        other numbers are continuous, and the values that pile up in them, or are missing, become classes of a
+        gate.
+
+        Args:
+            frame: at least one row and one column.
+            target: the column to be predicted, if any.
+            max_classes: the largest modelled vocabulary.
+
+        Raises:
+            DiffuseError: an empty table, duplicate or unsupported column names, mixed types, infinities, no
+                such target.
+        """
+        check_frame(frame)
+        if target is not None and target not in frame.columns:
+            raise DiffuseError(f"target: column '{target}' is not in the table; it has {list(frame.columns)}")
+        return cls(tuple(_infer(column_of(frame, name), name, max_classes) for name in frame.columns), target)
+
+
+def check_frame(frame: pd.DataFrame) -> None:
+    """Refuse what is no table with rows and plain, distinct column names."""
+    if not isinstance(frame, pd.DataFrame):
+        raise DiffuseError(f"table: expected a data frame, got {type(frame).__name__}")
+    _check_names(list(frame.columns))
+    if frame.shape[1] == 0 or frame.shape[0] == 0:
+        raise DiffuseError(
+            f"table: expected at least one row and one column, got {frame.shape[0]} and {frame.shape[1]}"
+        )
+
+
+def column_of(frame: pd.DataFrame, name: str | int) -> pd.Series:
+    """One column of a frame whose names differ."""
+    return cast(pd.Series, frame[name])
+
+
+def _check_names(names: list) -> None:
+    seen = set()
+    for name in names:
+        if not isinstance(name, (str, int)):
+            raise DiffuseError(
+                f"column {name!r}: expected a name that is text or a whole number, got {type(name).__name__}"
+            )
+        if name in seen:
+            raise DiffuseError(f"column '{name}': the name occurs twice; names must differ")
+        seen.add(name)
+
+
+def _infer(series: pd.Series, name: str | int, max_classes: int) -> Column:
+    if isinstance(name, np.integer):
+        name = int(name)
+    dtype = describe(series, name)
+    values, missing = to_plain(series, dtype, name)
+    present = values[~missing]
+    rows, gone = len(values), bool(missing.any())
+    if len(present) == 0:
+        return Column(name, "constant", "every cell is missing", dtype, missing=True)
+    distinct, counts = _count(present)
+    if len(distinct) == 1 and not gone:
+        return Column(name, "constant", f"every cell is {label(distinct[0], dtype)}", dtype)
+    tail = ", and missing is one more" if gone else ""
+    if dtype.plain in ("text", "bool", "codes"):
+        what = {"text": "text", "bool": "true or false", "codes": "categorical"}[dtype.plain]
+        why = f"{what} with {len(distinct)} distinct values{tail}"
+        if len(distinct) > max_classes:
+            why += (
+                f"; the {max_classes} most frequent are modelled, the other {len(distinct) - max_classes}"
+                " share one class and are drawn by their frequency alone"
+            )
+        return Column(name, "classes", why, dtype, missing=gone, max_classes=max_classes)
+    if len(distinct) <= min(MOST_DISTINCT, max_classes, max(2, len(present) // ROWS_PER_CLASS)):
+        why = f"a number with only {len(distinct)} distinct values, exact as classes{tail}"
+        return Column(name, "classes", why, dtype, missing=gone, max_classes=max_classes)
+    spikes = distinct[(counts > SPIKE_SHARE * rows) & (counts >= SPIKE_ROWS)]
+    if len(spikes) == len(distinct):
+        spikes = spikes[:0]
+    resolution = Grid.infer(present, dtype).resolution(dtype)
+    why = f"a continuous number with {len(distinct)} distinct values"
+    if resolution:
+        why += f" on a grid of {resolution}"
+    if len(spikes):
+        share = counts[np.isin(distinct, spikes)].sum() / rows
+        shown = ", ".join(label(value, dtype) for value in spikes[:3]) + (", ..." if len(spikes) > 3 else "")
+        why += f"; {len(spikes)} of them ({shown}) hold {share:.0%} of the rows and are classes of a gate"
+    if gone:
+        why += f"; missing in {missing.mean():.1%} of the rows, a class of the gate"
+    return Column(name, "number", why, dtype, gone, tuple(spikes.tolist()), resolution)
+
+
+def _count(present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct values in order and how often each occurs; hashing, so that long text columns stay cheap."""
+    codes, distinct = pd.factorize(present, sort=True)
+    return np.asarray(distinct), np.bincount(codes, minlength=len(distinct))
