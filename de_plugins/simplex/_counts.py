@@ -1,11 +1,12 @@
 """The ancestral process of the Wright-Fisher diffusion: how many lineages m are left after WF-time tau.
 
-The number of lineages is a pure death chain that comes down from infinity, k -> k - 1 at rate r_k = k (k + psi - 1) / 2;
-its law q_m(tau) mixes the Dirichlet laws of the forward kernel (Griffiths 1984; Tavare 1984; Jenkins and Spano 2017,
-arXiv 1506.06998, eq. 5). The textbook series for q_m alternates and needs hundreds of digits at small tau. Here the chain's master
-equation dq_m/dtau = r_{m+1} q_{m+1} - r_m q_m is solved once per psi by uniformisation, a sum of positive terms, started
-at a tau so small that the discretised normal law of Griffiths (1984, Theorem 4) is exact to about 1e-3, an error that shrinks
-like (start / tau)^3 because the chain forgets where it came from.
+The number of lineages is a pure death chain that comes down from infinity, k -> k - 1 at rate r_k = k (k +
+psi - 1) / 2; its law q_m(tau) mixes the Dirichlet laws of the forward kernel (Griffiths 1984; Tavare 1984;
+Jenkins and Spano 2017, arXiv 1506.06998, eq. 5). The textbook series for q_m alternates and needs hundreds of
+digits at small tau. Here the chain's master equation dq_m/dtau = r_{m+1} q_{m+1} - r_m q_m is solved once per
+psi by uniformisation, a sum of positive terms, started at a tau so small that the discretised normal law of
+Griffiths (1984, Theorem 4) is exact to about 1e-3, an error that shrinks like (start / tau)^3 because the
+chain forgets where it came from.
 """
 
 from __future__ import annotations
@@ -31,13 +32,11 @@ __all__ = [
 TABLE_TAU = 0.005
 """The table's first tau; below it m is drawn from the normal law."""
 MIN_TAU = 2.5e-4
-"""Where a series over m is summed, a smaller tau is read as this one: it bounds the series to some 9,000 terms."""
+"""Where a series over m is summed, a smaller tau is read as this one, which bounds it to 9,000 terms."""
 _START_TAU = 0.0025  # the master equation starts here, with the normal law
-_PRUNE = 1e-60  # the upper tail below this leaves the table; the largest weight a series gives m is far smaller than 1e40
+_PRUNE = 1e-60  # the upper tail below this leaves the table; no series gives those m a weight near 1e60
 _DRAW_TAU = 1e-6  # sample_counts reads a smaller tau as this one: about 2e6 lineages, finite
-_LOG_ZERO = (
-    -1e4
-)  # stands for log 0 in the table; exp() of it is exactly 0 in float64 and interpolation meets no infinity
+_LOG_ZERO = -1e4  # stands for log 0 in the table: its exp is exactly 0, and interpolation meets no infinity
 
 
 @attrs.frozen(eq=False)
@@ -60,8 +59,8 @@ class AncestralTable:
 
     def to(self, device: torch.device) -> AncestralTable:
         """The same table on another device."""
-        moved = {f.name: getattr(self, f.name) for f in attrs.fields(AncestralTable)}
-        return AncestralTable(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+        names = [f.name for f in attrs.fields(AncestralTable) if f.name != "psi"]
+        return attrs.evolve(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 def normal_moments(tau: Tensor, psi: float) -> tuple[Tensor, Tensor]:
@@ -69,17 +68,15 @@ def normal_moments(tau: Tensor, psi: float) -> tuple[Tensor, Tensor]:
 
     With b = (psi - 1) tau / 2 and e = b / (exp(b) - 1): mean 2 e / tau and
     variance (2 e / tau) (e + b)^2 (1 + e / (e + b) - 2 e) / b^2, where e / (e + b) = exp(-b).
-    Griffiths 1984, Theorem 4, as in Jenkins and Spano 2017, Theorem 1. Subtracting 1/6 from the mean when the law is rounded to
-    integers cuts its distance to the exact law threefold; the callers do.
+    Griffiths 1984, Theorem 4, as in Jenkins and Spano 2017, Theorem 1. Subtracting 1/6 from the mean when the
+    law is rounded to integers cuts its distance to the exact law threefold; the callers do.
 
     Args:
         tau: float64, > 0, any shape.
         psi: > 0.
     """
     b = 0.5 * (psi - 1.0) * tau
-    small = (
-        b.abs() < 0.05
-    )  # below, Taylor series: the last bracket cancels. The next term, ~ b^4 / 1000, is under 1e-8
+    small = b.abs() < 0.05  # the last bracket cancels: Taylor series, whose next term is under 1e-8
     safe = torch.where(small, torch.ones_like(b), b)
     e = torch.where(small, 1 - b / 2 + b**2 / 12 - b**4 / 720, safe / torch.expm1(safe))
     bracket = (1 + torch.exp(-safe) - 2 * safe / torch.expm1(safe)) / safe**2
@@ -93,15 +90,18 @@ def _rates(size: int, psi: float, device: torch.device | None = None) -> Tensor:
 
 
 def _window(mean: float, variance: float) -> int:
-    """How many m to keep: 10 standard deviations leave 1e-22 of a normal law, 30 more cover the Poisson-like tail."""
+    """How many m to keep: 10 standard deviations leave out 1e-22, 30 more cover the Poisson-like tail."""
     return math.ceil(mean + 10 * math.sqrt(variance) + 30)
 
 
 def _advance(q: Tensor, rates: Tensor, times: Tensor) -> Tensor:
-    """q after each of the times (n,): uniformisation, exp(hQ) = sum_k Poisson(k; h R) (I + Q / R)^k with R the largest rate."""
+    """q after each of the times (n,), by uniformisation.
+
+    exp(h Q) = sum_k Poisson(k; h R) (I + Q / R)^k with R the largest rate: no term is negative.
+    """
     top = rates[-1].item()
     stay, die = 1 - rates / top, (rates / top)[1:]
-    # 4 top h + 19 terms leave out less than 1e-15 of the Poisson law for top h < 7, and little of its tilted versions, which make the tails
+    # so many leave out less than 1e-15 of the Poisson law for top h < 7, and keep the tails of q right too
     terms = math.ceil(4 * top * times[-1].item()) + 19
     powers = torch.empty(terms, len(q), dtype=torch.float64)
     powers[0] = q
@@ -116,7 +116,7 @@ def _advance(q: Tensor, rates: Tensor, times: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=32)
 def ancestral_table(psi: float) -> AncestralTable:
-    """The law of m on a grid of tau from TABLE_TAU to where all lineages are lost; built once per psi, in a fraction of a second.
+    """The law of m on a grid of tau; built once per psi, in about half a second.
 
     Args:
         psi: total mass of the Dirichlet stationary law, > 0.
@@ -184,12 +184,13 @@ def sample_counts(tau: Tensor, psi: float, generator: torch.Generator) -> Tensor
     """Draw m ~ q_m(tau), elementwise.
 
     By inverse cumulative law in the table. Between two grid points one of them is chosen at random, with the
-    probability that makes E[m / (m + psi)] = exp(-psi tau / 2) hold exactly: the mean of the Wright-Fisher kernel is then exact at
-    every tau. Below TABLE_TAU from the rounded normal law, mean less 1/6. The number of random numbers used depends on the shape only.
+    probability that makes E[m / (m + psi)] = exp(-psi tau / 2) hold exactly: the mean of the Wright-Fisher
+    kernel is then exact at every tau. Below TABLE_TAU from the rounded normal law, mean less 1/6. The number
+    of random numbers used depends on the shape only.
 
     Args:
-        tau: WF-time >= 0, any shape, on the generator's device. Below 1e-6, 0 included, it is read as 1e-6 (some two million lineages):
-            time 0 is the caller's to handle.
+        tau: WF-time >= 0, any shape, on the generator's device. Below 1e-6, 0 included, it is read as 1e-6
+            (some two million lineages): time 0 is the caller's to handle.
         psi: > 0.
         generator: source of the draws.
 
@@ -211,7 +212,10 @@ def sample_counts(tau: Tensor, psi: float, generator: torch.Generator) -> Tensor
 
 
 def _cell(table: AncestralTable, tau: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """The grid cell of each tau (clamped into the grid) and the cubic Hermite weights of (left value, left slope, right value, right slope)."""
+    """The grid cell of each tau (clamped into the grid), and the cubic Hermite weights there.
+
+    The weights multiply (left value, left slope, right value, right slope).
+    """
     t = tau.clamp(TABLE_TAU, table.tau[-1].item())
     j = (torch.searchsorted(table.tau, t, right=True) - 1).clamp(0, len(table.tau) - 2)
     h = table.tau[j + 1] - table.tau[j]
@@ -222,8 +226,8 @@ def _cell(table: AncestralTable, tau: Tensor) -> tuple[Tensor, tuple[Tensor, Ten
 def log_q(tau: Tensor, psi: float) -> Tensor:
     """log q_m(tau) for m = 0..M-1, M large enough for the smallest tau given.
 
-    Cubic Hermite interpolation of log q in the table, whose slopes the master equation gives exactly; the normal law below
-    TABLE_TAU; beyond the table's end q_m ~ exp(-r_m tau).
+    Cubic Hermite interpolation of log q in the table, whose slopes the master equation gives exactly; the
+    normal law below TABLE_TAU; beyond the table's end q_m ~ exp(-r_m tau).
 
     Args:
         tau: (B,), WF-time; below MIN_TAU it is read as MIN_TAU.
@@ -255,7 +259,7 @@ def log_q(tau: Tensor, psi: float) -> Tensor:
 
 
 def mean_count(tau: Tensor, psi: float) -> Tensor:
-    """E[m | tau]: like 2 / tau - 1/6 at small tau, decaying like exp(-psi tau / 2) at large; positive and continuous.
+    """E[m | tau] > 0: like 2 / tau at small tau, decaying like exp(-psi tau / 2) at large.
 
     Args:
         tau: WF-time >= 0, any shape and floating dtype; below 1e-6 it is read as 1e-6.

@@ -1,8 +1,9 @@
-"""Densities and scores of the Wright-Fisher kernel against its Dirichlet stationary law, as series of positive terms.
+"""Densities and scores of the Wright-Fisher kernel against its stationary law, as series of positive terms.
 
 With q_m(tau) the law of the number of lineages, alpha = psi / K and (a)_m the rising factorial,
 
-    h(x) = p_tau(x | x_0) / D_psi(x) = sum_m q_m (psi)_m m! [z^m] prod_i F(x_{0,i} x_i z),    F(w) = sum_l w^l / (l! (alpha)_l),
+    h(x) = p_tau(x | x_0) / D_psi(x) = sum_m q_m (psi)_m m! [z^m] prod_i F(x_{0,i} x_i z),
+    F(w) = sum_l w^l / (l! (alpha)_l),
 
 which for x_0 = e_b is G(x_b), G(y) = sum_m q_m (psi)_m / (alpha)_m y^m.
 """
@@ -20,16 +21,16 @@ from de_plugins.simplex._counts import MIN_TAU, log_q
 __all__ = ["align", "conditional_log_density", "conditional_score", "one_hot_log_G"]
 
 _BUDGET = 2**20  # float64 numbers in one work array: 8 MB, which stays in or near the cache
-_SMALLEST = 1e-300  # a product x_0 x, or a y, below this is read as this: the logarithm stays finite, the series does not notice
+_SMALLEST = 1e-300  # a smaller x_0 x or y is read as this: the logarithm stays finite
 
 
 def align(tau: Tensor, shape: torch.Size) -> Tensor:
-    """tau, given per sample or per element, broadcast to the shape from the left: (B,) to (B, 1, ...) to (B, *el)."""
+    """tau broadcast to the shape from the left: (B,) to (B, 1, ...) to (B, *el)."""
     return tau.reshape(tau.shape + (1,) * (len(shape) - tau.ndim)).expand(shape)
 
 
 def _by_tau(tau: Tensor, width: int, rows: Callable[[Tensor, Tensor], Tensor], psi: float) -> Tensor:
-    """rows(index, log q) over chunks of like tau, since the length of the series goes like 1 / tau; put back in order."""
+    """rows(index, log q) over chunks of like tau, put back in order: a series is some 3 / tau terms long."""
     order = torch.argsort(tau)
     done, out = 0, []
     while done < len(order):
@@ -40,34 +41,30 @@ def _by_tau(tau: Tensor, width: int, rows: Callable[[Tensor, Tensor], Tensor], p
     return torch.cat(out)[torch.argsort(order)]
 
 
-def _radius(log_w: Tensor, log_weight: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """log r and the m at which the sum over m peaks, for the circle on which the coefficients are read off.
+def _saddle(log_w: Tensor, log_weight: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """log r of the circle on which the coefficients are read off, and the m at which the sum over m peaks.
 
-    The coefficient of z^m in prod F(w_i z) is, up to powers of m, min over r of r^-m prod F(w_i r). With the count
-    l(w) = w F'/F close to (sqrt(alpha^2 + 4 w) - alpha) / 2 (exact at both ends), log F(w) close to s - alpha - alpha log((s + alpha) / (2 alpha)),
-    s = sqrt(alpha^2 + 4 w). The radius need only be right to a few standard deviations of m, so two rounds of a grid serve.
+    The coefficient of z^m in prod F(w_i z) is, up to powers of m, the least of r^-m prod F(w_i r) over r.
+    The count w F'/F is close to (s - alpha) / 2, s = sqrt(alpha^2 + 4 w), exact at both ends, and so log F to
+    s - alpha - alpha log((s + alpha) / (2 alpha)). Being right to a few standard deviations of m
+    is enough: two rounds of a grid of radii, widest first.
     """
     size = log_weight.shape[-1]
-    total = torch.logsumexp(log_w, -1)
-    low = math.log(0.05 * alpha) - total  # there, m is about 0.05
-    high = 2 * (math.log(size + log_w.shape[-1] * alpha) - torch.logsumexp(log_w / 2, -1))  # there, m > size
-    peak = low
+    unit = torch.linspace(0, 1, 64, dtype=log_w.dtype, device=log_w.device)
+    low = math.log(0.05 * alpha) - torch.logsumexp(log_w, -1)  # m is about 0.05
+    high = 2 * (math.log(size + log_w.shape[-1] * alpha) - torch.logsumexp(log_w / 2, -1))  # m > size
+    grid = best = m = unit[None]
     for _ in range(2):
-        grid = low[:, None] + (high - low)[:, None] * torch.linspace(
-            0, 1, 64, dtype=low.dtype, device=low.device
-        )
+        grid = low[:, None] + (high - low)[:, None] * unit
         s = torch.sqrt(alpha**2 + 4 * torch.exp((log_w[:, None, :] + grid[..., None]).clamp(max=60)))
         m = ((s - alpha) / 2).sum(-1)
         log_f = (s - alpha - alpha * torch.log((s + alpha) / (2 * alpha))).sum(-1)
         weight = log_weight.gather(1, m.round().clamp(0, size - 1).long())
         value = torch.where(m < size, weight - m * grid + log_f, -torch.inf)
         best = value.argmax(-1, keepdim=True)
-        low, high = (
-            grid.gather(1, (best - 1).clamp(min=0))[:, 0],
-            grid.gather(1, (best + 1).clamp(max=63))[:, 0],
-        )
-        peak, lineages = grid.gather(1, best)[:, 0], m.gather(1, best)[:, 0]
-    return peak, lineages
+        low = grid.gather(1, (best - 1).clamp(min=0))[:, 0]
+        high = grid.gather(1, (best + 1).clamp(max=len(unit) - 1))[:, 0]
+    return grid.gather(1, best), m.gather(1, best)
 
 
 def _log_density(w: Tensor, log_q_rows: Tensor, psi: float) -> Tensor:
@@ -77,30 +74,26 @@ def _log_density(w: Tensor, log_q_rows: Tensor, psi: float) -> Tensor:
     log_weight = log_q_rows + torch.lgamma(psi + m) - math.lgamma(psi) + torch.lgamma(m + 1)
     log_w = w.clamp(min=_SMALLEST).log()
     with torch.no_grad():  # the result does not depend on the radius
-        log_r, peak = _radius(log_w, log_weight, alpha)
-    # terms per factor: the m needed, and room so that what wraps round (m + length) has left the bulk of the tilted law
+        log_r, peak = _saddle(log_w, log_weight, alpha)
+    # terms per factor: the m needed, and room so that what wraps round has left the bulk of the tilted law
     length = 64 * math.ceil((size + 9 * math.sqrt(size) + 16) / 64)
     count = torch.arange(length, dtype=torch.float64, device=w.device)
-    log_c = count * (log_w + log_r[:, None])[..., None]
-    log_c = log_c - torch.lgamma(count + 1) - torch.lgamma(alpha + count) + math.lgamma(alpha)
+    log_c = count * (log_w + log_r)[..., None] - torch.lgamma(count + 1) - torch.lgamma(alpha + count)
     log_f = torch.logsumexp(log_c, -1)
     factors = torch.fft.rfft(torch.exp(log_c - log_f[..., None]))
-    tilted = torch.fft.irfft(factors.prod(-2), n=length)[
-        :, :size
-    ]  # [z^m] prod F(w_i r z) / F(w_i r): a law of m
-    near = (m - peak[:, None]).abs() <= 8 * (peak / 2).sqrt()[
-        :, None
-    ] + 16  # elsewhere rounding, 1e-16 of the peak
-    log_v = torch.where(near, log_weight - m * log_r[:, None], -torch.inf)
+    tilted = torch.fft.irfft(factors.prod(-2), n=length)[:, :size]  # [z^m] prod F(w_i r z) / F(w_i r)
+    near = (m - peak).abs() <= 8 * (peak / 2).sqrt() + 16  # elsewhere there is only rounding
+    log_v = torch.where(near, log_weight - m * log_r, -torch.inf)
     top = log_v.amax(-1, keepdim=True)
-    return (torch.exp(log_v - top) * tilted).sum(-1).log() + top[:, 0] + log_f.sum(-1)
+    series = (torch.exp(log_v - top) * tilted).sum(-1).log() + top[:, 0]
+    return series + (log_f + math.lgamma(alpha)).sum(-1)
 
 
 def conditional_log_density(x: Tensor, x0: Tensor, tau: Tensor, psi: float) -> Tensor:
     """log p_tau(x | x_0) / D_psi(x), for one-hot and for compositional x_0; differentiable in x and x_0.
 
-    The coefficients of the product polynomial are read off a circle by a fast Fourier transform of length about M; the
-    radius is put where the sum over m peaks, so that rounding stays near 1e-13 of the sum.
+    The coefficients of the product polynomial are read off a circle by a fast Fourier transform of length
+    about M; the radius is put where the sum over m peaks, so that rounding stays near 1e-13 of the sum.
 
     Args:
         x: (B, *el, K), on the simplex, any floating dtype; all parts > 0 wherever x0 is.
@@ -119,10 +112,11 @@ def conditional_log_density(x: Tensor, x0: Tensor, tau: Tensor, psi: float) -> T
 
 
 def conditional_score(x: Tensor, x0: Tensor, tau: Tensor, psi: float) -> Tensor:
-    """u_i = E[l_i | x_tau = x, x_0] / x_i: the gradient of log p_tau(x | x_0) / D_psi(x) with all K parts free.
+    """u_i = E[l_i | x_tau = x, x_0] / x_i: the gradient of log p_tau(x | x_0) / D_psi(x) with all K parts
+    free.
 
-    The series depends on x through x_{0,i} x_i only, so its derivative in log x_i is E[l_i | x, x_0]: u is the score of the marginal
-    target. Exactly 0 where x_0 is.
+    The series depends on x through x_{0,i} x_i only, so its derivative in log x_i is E[l_i | x, x_0]: u is
+    the score of the marginal target. Exactly 0 where x_0 is.
 
     Args:
         x, x0, tau, psi: as for `conditional_log_density`.
@@ -139,8 +133,8 @@ def conditional_score(x: Tensor, x0: Tensor, tau: Tensor, psi: float) -> Tensor:
 def one_hot_log_G(y: Tensor, tau: Tensor, psi: float) -> tuple[Tensor, Tensor]:
     """log G(y) and (log G)'(y), for the posterior head: p_tau(x | e_b) / D_psi(x) = G(x_b).
 
-    G(y) = sum_m q_m (psi)_m / (alpha)_m y^m, alpha = psi / K, and (log G)'(y) = E[m | x, x_0 = e_b] / y under the series' weights. With
-    mu_b = p(x_0 = e_b | x), the score is s_i = mu_i (log G)'(x_i).
+    G(y) = sum_m q_m (psi)_m / (alpha)_m y^m, alpha = psi / K, and (log G)'(y) = E[m | x, x_0 = e_b] / y under
+    the series' weights. With mu_b = p(x_0 = e_b | x), the score is s_i = mu_i (log G)'(x_i).
 
     Args:
         y: (B, *el, K) in [0, 1]: usually x_tau, every part of it.

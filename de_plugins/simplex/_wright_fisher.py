@@ -4,15 +4,17 @@ K parts, total mass psi > 0, mean pi_i = 1/K, so alpha_i = psi / K; A(x) = diag(
 
     L f = (psi / 2) sum_i (pi_i - x_i) d_i f + (1 / 2) sum_ij A_ij(x) d_ij f,
 
-stationary and reversible for D_psi = Dir(alpha). Its kernel is a mixture of Dirichlet laws (Griffiths and Li 1983; Jenkins and
-Spano 2017, arXiv 1506.06998): m ~ q_m(tau), l ~ Multinomial(m, x_0), x_tau ~ Dir(alpha + l). Hence
+stationary and reversible for D_psi = Dir(alpha). Its kernel is a mixture of Dirichlet laws (Griffiths and Li
+1983; Jenkins and Spano 2017, arXiv 1506.06998): m ~ q_m(tau), l ~ Multinomial(m, x_0), x_tau ~ Dir(alpha +
+l). Hence
 
     E[x_tau | x_0] = pi + exp(-psi tau / 2) (x_0 - pi),
 
-and, as p(x | l) / D_psi is proportional to prod x_i^{l_i}, the score s = grad log(p_tau / D_psi) is s_i = E[l_i | x_tau] / x_i, known up to
-a constant shift of all parts, which A does not see: A(x) 1 = 0.
+and, as p(x | l) / D_psi is proportional to prod x_i^{l_i}, the score s = grad log(p_tau / D_psi) is s_i =
+E[l_i | x_tau] / x_i, known up to a constant shift of all parts, which A does not see: A(x) 1 = 0.
 
-This file draws and has the small algebra; the law of m is in `_counts`, densities and scores are in `_density`; all are exported here.
+This file draws and has the small algebra; the law of m is in `_counts`, densities and scores are in
+`_density`; all are exported here.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ _SMALLEST_SHAPE = 1e-8  # Dirichlet-Euler steps at a face would ask for a gamma 
 
 
 def apply_A(v: Tensor, x: Tensor) -> Tensor:
-    """A(x) v = x (v - sum_j x_j v_j), over the last axis. Its parts sum to zero and a constant added to v changes nothing.
+    """A(x) v = x (v - sum_j x_j v_j), over the last axis.
+
+    Its parts sum to zero, and a constant added to v changes nothing.
 
     Args:
         v: (..., K) real.
@@ -52,7 +56,9 @@ def apply_A(v: Tensor, x: Tensor) -> Tensor:
 
 
 def quadratic(v: Tensor, x: Tensor) -> Tensor:
-    """v^T A(x) v = sum_i x_i v_i^2 - (sum_i x_i v_i)^2 >= 0, computed as the variance of v under x, which does not cancel.
+    """v^T A(x) v = sum_i x_i v_i^2 - (sum_i x_i v_i)^2 >= 0.
+
+    Computed as the variance of v under x, which does not cancel.
 
     Args:
         v: (..., K) real.
@@ -76,9 +82,7 @@ def multinomial(m: Tensor, p: Tensor, generator: torch.Generator) -> Tensor:
         (..., K) int64; sums to m exactly; a part with p = 0 gets exactly 0.
     """
     p = p.to(torch.float64)
-    tail = (
-        p.flip(-1).cumsum(-1).flip(-1)
-    )  # the last positive part equals its own tail, so it takes all that is left
+    tail = p.flip(-1).cumsum(-1).flip(-1)  # the last positive part is its own tail: it takes all the rest
     share = torch.where(p > 0, p / tail.clamp(min=torch.finfo(torch.float64).tiny), 0.0).clamp(max=1.0)
     left = m.to(torch.float64)
     counts = []
@@ -92,7 +96,8 @@ def multinomial(m: Tensor, p: Tensor, generator: torch.Generator) -> Tensor:
 def dirichlet(shape: Tensor, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """x ~ Dir(shape), over the last axis.
 
-    In float64 and in logarithms: log Gamma(a) is drawn as log Gamma(a + 1) + log(U) / a, which cannot underflow however small a is.
+    In float64 and in logarithms: log Gamma(a) is drawn as log Gamma(a + 1) + log(U) / a, which cannot
+    underflow however small a is.
 
     Args:
         shape: (..., K) > 0.
@@ -100,11 +105,14 @@ def dirichlet(shape: Tensor, generator: torch.Generator, dtype: torch.dtype) -> 
         dtype: of the result.
 
     Returns:
-        (..., K), sums to one up to rounding; a part that rounds to zero becomes the dtype's smallest normal number, so all are > 0.
+        (..., K), sums to one up to rounding; a part that rounds to zero becomes the dtype's smallest normal
+        number, so all are > 0.
     """
     a = shape.to(torch.float64)
     u = torch.rand(a.shape, generator=generator, dtype=torch.float64, device=a.device)
-    logs = torch._standard_gamma(a + 1, generator=generator).log() + torch.log1p(-u) / a
+    # torch.distributions takes no generator; this private function is what it calls
+    gamma = torch._standard_gamma(a + 1, generator=generator)  # pyright: ignore[reportPrivateImportUsage]
+    logs = gamma.log() + torch.log1p(-u) / a
     return torch.softmax(logs, -1).to(dtype).clamp(min=torch.finfo(dtype).tiny)
 
 
@@ -130,18 +138,26 @@ def sample_forward(
 
 
 def dirichlet_euler(x: Tensor, drift_mean: Tensor, h: Tensor | float, generator: torch.Generator) -> Tensor:
-    """One step that stays on the simplex: X ~ Dir((1/h - 1) mu), with mean mu and covariance h (diag mu - mu mu^T).
+    """One step that stays on the simplex: X ~ Dir((1/h - 1) mu), mean mu, covariance h (diag mu - mu mu^T).
 
     Args:
         x: (..., K), the present state: gives the result its dtype.
-        drift_mean: (..., K), mu = x + h drift(x). Parts below zero are set to zero and the rest is scaled to sum one.
+        drift_mean: (..., K), mu = x + h drift(x). Parts below zero are set to zero and the rest is scaled to
+            sum one.
         h: step in WF-time, in (0, 1); a number or a tensor that broadcasts to (...) from the left.
         generator: source of the draws, on x's device.
 
     Returns:
         (..., K), x's dtype, > 0, sums to one up to rounding.
+
+    Raises:
+        ValueError: a step outside (0, 1).
     """
     mu = drift_mean.to(torch.float64).clamp(min=0)
     mu = mu / mu.sum(-1, keepdim=True)
     step = align(torch.as_tensor(h, dtype=torch.float64, device=x.device), mu.shape[:-1])[..., None]
+    if not bool(((step > 0) & (step < 1)).all()):
+        raise ValueError(
+            f"dirichlet_euler: expected steps h in (0, 1), got {float(step.min())} to {float(step.max())}"
+        )
     return dirichlet(((1 / step - 1) * mu).clamp(min=_SMALLEST_SHAPE), generator, x.dtype)
