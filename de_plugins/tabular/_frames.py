@@ -13,7 +13,7 @@ __all__ = ["as_pandas"]
 
 
 def as_pandas(frame: Any) -> tuple[pd.DataFrame, Callable[[pd.DataFrame], Any]]:
-    """A pandas frame, and the function that turns a frame of the same columns into the caller's type and dtypes.
+    """A pandas frame, and the function that gives a frame of the same columns the caller's type and dtypes.
 
     A pandas frame passes as it is. Whole numbers and booleans with missing cells stay what they are.
 

@@ -62,7 +62,7 @@ class Constant:
 
 @attrs.frozen(eq=False)
 class Classes:
-    """A discrete variable: the values in order, then one class for rare values and one for missing, if any."""
+    """A discrete variable: the values in order, then one class for rare values and one for missing."""
 
     column: Column
     values: np.ndarray  # (m,) plain
@@ -140,7 +140,7 @@ class Classes:
 
 @attrs.frozen(eq=False)
 class Number:
-    """A continuous variable, behind a gate if there are spikes or missing cells; class 0 says that it is there."""
+    """A continuous variable, behind a gate if values are spikes or missing; class 0 says that it is there."""
 
     column: Column
     spikes: np.ndarray  # (s,) plain, sorted
@@ -178,7 +178,7 @@ class Number:
     def encode(
         self, series: pd.Series, unknown: np.ndarray, rng: torch.Generator | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Gate (n,) int64 and score (n,) float64; both 0 where `unknown`, the score where the gate is shut."""
+        """Gate (n,) int64 and score (n,) float64; both 0 if `unknown`, the score if the gate is shut."""
         column = self.column
         values, missing = to_plain(series, column.dtype, column.name)
         gate = np.zeros(len(values), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The codec of tables: a data frame as tensors of classes and normal numbers, and back to the exact dtypes."""
+"""The codec of tables: a data frame as tensors of classes and normal numbers, and back to its dtypes."""
 
 from __future__ import annotations
 

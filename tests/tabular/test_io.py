@@ -1,0 +1,93 @@
+"""Files in, files out, and one sentence for what is no table."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from de_core.errors import DiffuseError
+from de_plugins.tabular.io import read_table, write_table
+
+
+@pytest.fixture
+def mixed():
+    return pd.DataFrame(
+        {
+            "whole": [3, 1, 2],
+            "holed": pd.array([1, None, 3], dtype="Int64"),
+            "real": [0.1, np.nan, 3.0],
+            "flag": [True, False, True],
+            "text": ["?", "a,b", None],
+            "day": pd.to_datetime(["2024-01-31", "2024-02-29", None]),
+        }
+    )
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet"])
+def test_a_table_survives_the_file(tmp_path, mixed, name):
+    write_table(mixed, tmp_path / name)
+    back = read_table(tmp_path / name)
+    pd.testing.assert_frame_equal(back, mixed)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_spellings_of_truth_are_equal_after_a_second_reading(tmp_path):
+    (tmp_path / "a.csv").write_text("flag,x\nTRUE,1\nFALSE,2\n")
+    first = read_table(tmp_path / "a.csv")
+    write_table(first, tmp_path / "b.csv")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "b.csv"), first)
+
+
+@pytest.mark.parametrize("text", ["x\n1\n", "x\na\n", "x,y\n1,2\n", "x\n?\n?\n"])
+def test_small_tables_are_tables(tmp_path, text):
+    (tmp_path / "t.csv").write_text(text)
+    assert read_table(tmp_path / "t.csv").shape[0] == text.count("\n") - 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv", b"", "empty"),
+        ("t.csv", b"\n\n", "no column names"),
+        ("t.csv", b"a,b\n", "no rows"),
+        ("t.csv", b"a,b,a\n1,2,3\n", "'a' occurs twice"),
+        ("t.csv", b"a,b\n1,2,3\n", "not a readable csv table"),
+        ("t.csv", b"a,b\n1,2\n1,2,3\n", "not a readable csv table"),
+        ("t.csv", b"\x89PNG\r\n\x1a\n\x00\xff\xfe", "not a readable csv table"),
+        ("t.csv.gz", b"a,b\n1,2\n", "not a readable csv table"),
+        ("t.parquet", b"a,b\n1,2\n", "not a readable parquet table"),
+        ("t.xlsx", b"PK", "expected a name that ends in"),
+    ],
+)
+def test_what_is_no_table_is_said_in_one_sentence(tmp_path, name, content, said):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DiffuseError, match=said) as caught:
+        read_table(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_a_folder_and_a_missing_folder(tmp_path, mixed):
+    with pytest.raises(DiffuseError, match="no such file"):
+        read_table(tmp_path / "none.csv")
+    (tmp_path / "d.csv").mkdir()
+    with pytest.raises(DiffuseError, match="folder"):
+        read_table(tmp_path / "d.csv")
+    with pytest.raises(DiffuseError, match="does not exist"):
+        write_table(mixed, tmp_path / "no" / "t.csv")
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path):
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"precious")
+    with pytest.raises(Exception):  # noqa: B017, PT011  # whatever pyarrow raises for a column it cannot store
+        write_table(pd.DataFrame({"x": [object()]}), path)
+    assert path.read_bytes() == b"precious"
+    assert [p.name for p in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def test_a_table_that_changed_its_ending_midway_is_refused(tmp_path):
+    whole = gzip.compress(b"a,b\n" + b"1,2\n" * 1000)
+    (tmp_path / "t.csv.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DiffuseError, match="not a readable csv table"):
+        read_table(tmp_path / "t.csv.gz")
