@@ -102,7 +102,7 @@ def conditional_log_density(x: Tensor, x0: Tensor, tau: Tensor, psi: float) -> T
         psi: > 0.
 
     Returns:
-        (B, *el) float64. Far in the tails of p below TABLE_TAU the normal law of m limits it.
+        (B, *el) float64.
     """
     x, x0 = torch.broadcast_tensors(x.to(torch.float64), x0.to(torch.float64))
     w = (x * x0).reshape(-1, x.shape[-1])

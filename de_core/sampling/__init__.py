@@ -1,0 +1,5 @@
+"""Sampling: the plan (who is sampled, who is given), the joint loop, generic steppers of the probability flow."""
+
+from de_core.sampling.plan import Given, Plan
+
+__all__ = ["Given", "Plan"]

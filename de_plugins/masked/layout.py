@@ -1,0 +1,160 @@
+"""How class scores lie in a network's output: one vocabulary for all elements, or one size per element, side by side."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from de_core.families.jump import categorical, guided_log_probs
+
+__all__ = ["Layout", "Ragged", "Regular"]
+
+
+class Layout(abc.ABC):
+    """Class scores of a batch of events.
+
+    Attributes:
+        output_shape: of a network's output, without batch.
+        largest: the largest number of classes of an element.
+    """
+
+    output_shape: tuple[int, ...]
+    largest: int
+
+    @abc.abstractmethod
+    def sizes(self, device: torch.device) -> Tensor:
+        """The number of classes of each element, broadcastable to the event; also the index of its mask."""
+
+    @abc.abstractmethod
+    def log_softmax(self, output: Tensor) -> Tensor:
+        """Log-probabilities in the output's own layout."""
+
+    @abc.abstractmethod
+    def pick(self, log_probs: Tensor, index: Tensor) -> Tensor:
+        """The entry of class ``index`` of each element, (B, *event)."""
+
+    @abc.abstractmethod
+    def padded(self, log_probs: Tensor) -> Tensor:
+        """(B, *event, largest), -inf where an element has no such class."""
+
+    @abc.abstractmethod
+    def unpadded(self, padded: Tensor) -> Tensor:
+        """The inverse of ``padded``."""
+
+    @abc.abstractmethod
+    def draw(
+        self, output: Tensor, where: Tensor, xt: Tensor, generator: torch.Generator, weak: Tensor | None, weight: float
+    ) -> Tensor:
+        """``xt`` with a class drawn from the guided output at the elements ``where``, (B, *event) bool."""
+
+    def cross_entropy(self, output: Tensor, index: Tensor) -> Tensor:
+        """-log p(index), (B, *event)."""
+        return -self.pick(self.log_softmax(output), index)
+
+
+class Regular(Layout):
+    """One vocabulary of K classes: output (*event, K)."""
+
+    def __init__(self, event_shape: Sequence[int], num_classes: int) -> None:
+        self.output_shape = (*event_shape, num_classes)
+        self.largest = num_classes
+
+    def sizes(self, device: torch.device) -> Tensor:
+        return torch.tensor(self.largest, device=device)
+
+    def log_softmax(self, output: Tensor) -> Tensor:
+        return output.log_softmax(-1)
+
+    def pick(self, log_probs: Tensor, index: Tensor) -> Tensor:
+        return log_probs.gather(-1, index[..., None])[..., 0]
+
+    def padded(self, log_probs: Tensor) -> Tensor:
+        return log_probs
+
+    def unpadded(self, padded: Tensor) -> Tensor:
+        return padded
+
+    def draw(
+        self, output: Tensor, where: Tensor, xt: Tensor, generator: torch.Generator, weak: Tensor | None, weight: float
+    ) -> Tensor:
+        """Only the rows that are drawn are ever read: with a vocabulary of 50,000 that is most of the cost of a step."""
+        chosen = output[where]
+        if weak is not None:
+            chosen = guided_log_probs(chosen.log_softmax(-1), weak[where].log_softmax(-1), weight)
+        moved = xt.clone()
+        moved[where] = categorical(chosen, generator)
+        return moved
+
+
+class Ragged(Layout):
+    """Element l has sizes[l] classes; output (sum of sizes,), element after element. The event is (len(sizes),)."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self._sizes = torch.tensor(list(sizes))
+        self.offsets = torch.tensor([0, *accumulate(sizes)][:-1])
+        self.segment = torch.repeat_interleave(torch.arange(len(sizes)), self._sizes)
+        self.output_shape = (int(self._sizes.sum()),)
+        self.largest = max(sizes)
+        self._device: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        if device not in self._device:
+            self._device[device] = (self._sizes.to(device), self.offsets.to(device), self.segment.to(device))
+        return self._device[device]
+
+    def sizes(self, device: torch.device) -> Tensor:
+        return self._on(device)[0]
+
+    def log_normaliser(self, output: Tensor) -> Tensor:
+        """The log of the sum of exponentials of each segment, (B, L): one pass over the flat scores."""
+        sizes, _, segment = self._on(output.device)
+        index = segment.expand(output.shape)
+        shape = (*output.shape[:-1], len(sizes))
+        top = torch.full(shape, -torch.inf, dtype=output.dtype, device=output.device)
+        top = top.scatter_reduce(-1, index, output.detach(), "amax")
+        mass = torch.zeros(shape, dtype=output.dtype, device=output.device)
+        return top + mass.scatter_add(-1, index, (output - top.gather(-1, index)).exp()).log()
+
+    def log_softmax(self, output: Tensor) -> Tensor:
+        segment = self._on(output.device)[2]
+        return output - self.log_normaliser(output).gather(-1, segment.expand(output.shape))
+
+    def pick(self, log_probs: Tensor, index: Tensor) -> Tensor:
+        return log_probs.gather(-1, self._on(log_probs.device)[1] + index)
+
+    def cross_entropy(self, output: Tensor, index: Tensor) -> Tensor:
+        return self.log_normaliser(output) - self.pick(output, index)
+
+    def _grid(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Where class k of element l lies in the flat output, (L, largest), and whether there is one."""
+        sizes, offsets, _ = self._on(device)
+        k = torch.arange(self.largest, device=device)
+        real = k < sizes[:, None]
+        return torch.where(real, offsets[:, None] + k, 0), real
+
+    def padded(self, log_probs: Tensor) -> Tensor:
+        index, real = self._grid(log_probs.device)
+        return torch.where(real, log_probs[..., index], -torch.inf)
+
+    def unpadded(self, padded: Tensor) -> Tensor:
+        return padded[..., self._grid(padded.device)[1]]
+
+    def draw(
+        self, output: Tensor, where: Tensor, xt: Tensor, generator: torch.Generator, weak: Tensor | None, weight: float
+    ) -> Tensor:
+        """One cumulative sum in float64 over the flat probabilities; each element's uniform falls into its own stretch."""
+        sizes, offsets, _ = self._on(output.device)
+        log_probs = self.log_softmax(output)
+        if weak is not None:
+            strong, other = self.padded(log_probs), self.padded(self.log_softmax(weak))
+            log_probs = self.unpadded(guided_log_probs(strong, other, weight))
+        cdf = log_probs.double().exp().cumsum(-1)
+        ends = cdf[:, offsets + sizes - 1]
+        starts = torch.cat([torch.zeros_like(ends[:, :1]), ends[:, :-1]], 1)
+        u = torch.rand(ends.shape, generator=generator, dtype=torch.float64, device=output.device)
+        drawn = torch.searchsorted(cdf, starts + u * (ends - starts), right=True) - offsets
+        return torch.where(where, drawn.clamp(min=0).minimum(sizes - 1), xt)
