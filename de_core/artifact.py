@@ -1,15 +1,16 @@
 """The directory artifact: ``model.safetensors``, ``config.json`` and plain extra files. No pickle, no code.
 
-``config.json`` carries ``format`` (1), ``kind`` (who wrote it, such as "tabular"), ``versions`` of the packages that
-wrote it, and ``files``, the extra files that belong to the artifact. A file that somebody else put into the directory
-survives when the artifact is saved again.
+``config.json`` carries ``format`` (1), ``kind`` (who wrote it, such as "tabular"), ``versions`` of the
+packages that wrote it, and ``files``, the extra files that belong to it. Files that somebody else put into the directory
+survive when the artifact is saved again.
 
-Writing is all or nothing: everything goes to a fresh sibling and is synced to disk, then takes the old one's place.
+Writing is all or nothing: everything goes to a fresh sibling, is synced, then takes the old one's place.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib.metadata
 import json
 import os
@@ -49,12 +50,12 @@ def save_artifact(
     tensors: Mapping[str, Tensor],
     files: Mapping[str, bytes | str] | None = None,
 ) -> Path:
-    """Write an artifact, in place of an older one if there is one. Until the new one is complete the old one stays.
+    """Write an artifact, in place of an older one if there is one, which stays until the new one is complete.
 
     Args:
         path: the directory; its parents are made. It may be missing, empty, or an artifact.
-        config: JSON values, with a "kind". "format" and "files" are written here, and "versions" gets those of this
-            package and torch in addition to what it holds.
+        config: JSON values, with a "kind". "format" and "files" are written here, and "versions" gets those
+            of this package and torch beside what it holds.
         tensors: by name, any shape and dtype, on any device; tensors that share memory are written apart.
         files: extra files by plain name; text is written as UTF-8.
 
@@ -62,8 +63,8 @@ def save_artifact(
         The directory.
 
     Raises:
-        DiffuseError: ``path`` is a file or a directory that is no artifact, ``config`` is no JSON or has no kind, or a
-            file's name is no plain name.
+        DiffuseError: ``path`` is a file or a directory that is no artifact, ``config`` is no JSON or has no
+            kind, or a file's name is no plain name.
     """
     files = files or {}
     target = Path(os.path.realpath(path))
@@ -112,9 +113,10 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str | Callable[[
     """Write one file: aside first, then in the place of the old one, so that nobody ever sees half a file.
 
     Args:
-        path: the file; its folder must exist. What is no regular file (a pipe, ``/dev/stdout``) is written directly.
-        content: the bytes, the text (UTF-8), or a function that writes to the path that it is given. That path ends
-            like ``path``, so that a writer that looks at the suffix does the same.
+        path: the file; its folder must exist. What is no regular file (a pipe, ``/dev/stdout``) is written
+            directly.
+        content: the bytes, the text (UTF-8), or a function that writes to the path that it is given, which
+            ends like ``path``, so that a writer that looks at the suffix does the same.
 
     Returns:
         The path.
@@ -176,7 +178,7 @@ def _own_version() -> str:
 
 def _read_config(directory: Path) -> dict[str, Any]:
     if not directory.exists():
-        left = sorted(directory.parent.glob(f".*.old.{directory.name}"))
+        left = sorted(directory.parent.glob(f".*.old.{glob.escape(directory.name)}"))
         hint = f"; an interrupted save left {left[-1]}" if left else ""
         raise DiffuseError(f"artifact {directory}: there is nothing at this path{hint}")
     if not directory.is_dir():
@@ -211,7 +213,7 @@ def _check_replaceable(target: Path) -> None:
         _read_config(target)
     except DiffuseError as error:
         raise DiffuseError(
-            f"{target}: expected a new or empty directory or an artifact, got a directory with other things in it"
+            f"{target}: expected a new or empty directory or an artifact, got a directory of other things"
         ) from error
 
 
@@ -231,7 +233,7 @@ def _keep_foreign(old: Path, fresh: Path) -> None:
 
 @contextlib.contextmanager
 def _fresh_sibling(target: Path) -> Iterator[Path]:
-    """A free name beside ``target``, hidden, with the same suffix; whatever is left there at the end is removed."""
+    """A free hidden name beside ``target``, with the same suffix; what is left there in the end goes."""
     fresh = target.with_name(f".{uuid.uuid4().hex[:8]}.new.{target.name}")
     try:
         yield fresh
@@ -243,7 +245,7 @@ def _fresh_sibling(target: Path) -> Iterator[Path]:
 
 
 def _replace_directory(fresh: Path, target: Path) -> None:
-    """Directories cannot be replaced in one call: the old one steps aside, and comes back if the new one cannot move."""
+    """One call cannot replace a directory: the old one steps aside, and comes back if the new one cannot."""
     aside = target.with_name(fresh.name.replace(".new.", ".old.", 1))
     if not target.exists():
         fresh.rename(target)

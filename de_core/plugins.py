@@ -47,6 +47,7 @@ __all__ = [
     "get_modality",
     "list_components",
     "list_modalities",
+    "name_of_modality",
     "plugin_records",
     "refresh",
     "register",
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 LOCAL = "local"  # the distribution of what `register` was given
+CORE_COMMANDS = ("inspect", "plugins")  # the sub-commands that are no plugin's
 _KINDS = tuple(info.kind for info in HOOKS.values())
 
 
@@ -98,6 +100,29 @@ def get_modality(name: str) -> type[Modality]:
 def list_modalities() -> list[ModalityInfo]:
     """The descriptions of the modalities that a bare name reaches, the built-ins first. Imports no class."""
     return [info for info in list_components("modality") if isinstance(info, ModalityInfo)]
+
+
+def name_of_modality(modality: type) -> str:
+    """The name by which ``get_modality`` gives that class: bare for a built-in, else the key, which no later plugin
+    can make ambiguous. Artifacts carry it.
+
+    Raises:
+        DiffuseError: no plugin offers the class.
+    """
+    for record in plugin_records():
+        if (
+            record.kind != "modality"
+            or record.info is None
+            or record.status not in ("lazy", "loaded", "shadowed")
+        ):
+            continue
+        here = record.info.target == f"{modality.__module__}:{modality.__qualname__}"
+        if here or _get_host().objects.get((record.kind, record.key)) is modality:
+            return record.name if record.distribution == BUILTIN else record.key
+    raise DiffuseError(
+        f"modality class {modality.__qualname__}: no plugin offers it, so that an artifact could not name it; "
+        "offer it with register(ModalityInfo(name, 'package.module:Class'))"
+    )
 
 
 def get_component(kind: str, name: str) -> Any:
@@ -224,7 +249,8 @@ def _warn(host: _Host) -> None:
 
 def _reserved(records: list[PluginRecord], kind: str) -> set[str]:
     """The built-ins' names of that kind; a built-in that could not be asked keeps its entry point's."""
-    return {r.name for r in records if r.distribution == BUILTIN and r.kind in (kind, "plugin")}
+    names = {r.name for r in records if r.distribution == BUILTIN and r.kind in (kind, "plugin")}
+    return names.union(CORE_COMMANDS) if kind == "command" else names
 
 
 def _shadow(records: list[PluginRecord]) -> list[PluginRecord]:
