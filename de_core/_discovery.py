@@ -50,6 +50,11 @@ class PluginRecord:
         """The distribution and its version, for people."""
         return f"{self.distribution} {self.version}".strip()
 
+    @property
+    def described(self) -> bool:
+        """Whether it is a component that this host could run, were its target sound."""
+        return self.info is not None and self.status in ("lazy", "loaded", "broken", "shadowed")
+
 
 @attrs.frozen
 class Found:

@@ -1,8 +1,8 @@
 """The directory artifact: ``model.safetensors``, ``config.json`` and plain extra files. No pickle, no code.
 
 ``config.json`` carries ``format`` (1), ``kind`` (who wrote it, such as "tabular"), ``versions`` of the
-packages that wrote it, and ``files``, the extra files that belong to it. Files that somebody else put into the directory
-survive when the artifact is saved again.
+packages that wrote it, and ``files``, the extra files that belong to it. Files that somebody else put
+into the directory survive when the artifact is saved again.
 
 Writing is all or nothing: everything goes to a fresh sibling, is synced, then takes the old one's place.
 """

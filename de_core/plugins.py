@@ -103,24 +103,21 @@ def list_modalities() -> list[ModalityInfo]:
 
 
 def name_of_modality(modality: type) -> str:
-    """The name by which ``get_modality`` gives that class: bare for a built-in, else the key, which no later plugin
-    can make ambiguous. Artifacts carry it.
+    """The name by which ``get_modality`` gives that class; artifacts carry it.
+
+    Bare for a built-in; else the key, which no plugin that is installed later can make ambiguous.
 
     Raises:
         DiffuseError: no plugin offers the class.
     """
+    target = f"{modality.__module__}:{modality.__qualname__}"
     for record in plugin_records():
-        if (
-            record.kind != "modality"
-            or record.info is None
-            or record.status not in ("lazy", "loaded", "shadowed")
-        ):
-            continue
-        here = record.info.target == f"{modality.__module__}:{modality.__qualname__}"
-        if here or _get_host().objects.get((record.kind, record.key)) is modality:
+        loaded = _get_host().objects.get((record.kind, record.key))
+        offered = record.info is not None and record.info.target == target
+        if record.kind == "modality" and (offered or loaded is modality):
             return record.name if record.distribution == BUILTIN else record.key
     raise DiffuseError(
-        f"modality class {modality.__qualname__}: no plugin offers it, so that an artifact could not name it; "
+        f"modality class {modality.__qualname__}: no plugin offers it, so an artifact cannot name it; "
         "offer it with register(ModalityInfo(name, 'package.module:Class'))"
     )
 
@@ -257,23 +254,19 @@ def _shadow(records: list[PluginRecord]) -> list[PluginRecord]:
     """The records, with those marked whose bare name is a built-in's or is not unique."""
     shadowed: list[PluginRecord] = []
     for record in records:
-        described = record.info is not None and record.status in ("lazy", "loaded", "broken")
         others = [
             other.key
             for other in records
-            if (other.kind, other.name) == (record.kind, record.name)
-            and other.info is not None
-            and other.status in ("lazy", "loaded", "broken")
+            if other.described
+            and (other.kind, other.name) == (record.kind, record.name)
             and other.distribution != record.distribution
         ]
         reason = ""
-        if record.distribution == BUILTIN or not described:
-            pass
-        elif record.name in _reserved(records, record.kind):
+        if record.name in _reserved(records, record.kind):
             reason = f"the name {record.name!r} is a built-in's; ask for {record.key!r}"
         elif others:
             reason = f"{' and '.join(others)} has the same name; ask for {record.key!r}"
-        if reason and record.status != "broken":
+        if reason and record.status in ("lazy", "loaded") and record.info and record.distribution != BUILTIN:
             record = attrs.evolve(record, status="shadowed", reason=reason)
         shadowed.append(record)
     return shadowed
@@ -291,10 +284,7 @@ def _find(kind: str, name: str) -> PluginRecord:
             return record
         raise _unknown(kind, name, [r.key for r in records if r.kind == kind])
     named = [r for r in records if r.name == name and r.kind in (kind, "plugin")]
-    described = [
-        r for r in named if r.info is not None and r.status in ("lazy", "loaded", "broken", "shadowed")
-    ]
-    owners = [r for r in named if r.distribution == BUILTIN] or described
+    owners = [r for r in named if r.distribution == BUILTIN] or [r for r in named if r.described]
     if len(owners) == 1:
         return owners[0]
     if owners:
