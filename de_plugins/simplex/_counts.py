@@ -5,7 +5,7 @@ psi - 1) / 2; its law q_m(tau) mixes the Dirichlet laws of the forward kernel (G
 Jenkins and Spano 2017, arXiv 1506.06998, eq. 5). The textbook series for q_m alternates and needs hundreds of
 digits at small tau. Here the chain's master equation dq_m/dtau = r_{m+1} q_{m+1} - r_m q_m is solved once per
 psi by uniformisation, a sum of positive terms, from a saddlepoint approximation at a tau so small that it is
-within 1e-5 of exact, an error that then shrinks like tau^-3, because the chain forgets where it came from.
+within 1e-5 of exact; the error then shrinks like tau^(-3/2), for the chain forgets where it came from.
 """
 
 from __future__ import annotations
@@ -86,16 +86,17 @@ def normal_moments(tau: Tensor, psi: float) -> tuple[Tensor, Tensor]:
 def saddlepoint_log_q(tau: Tensor, psi: float, size: int) -> Tensor:
     """log q_m(tau), m < size, for small tau: relative error of a few 1e-3, in the far tails too.
 
-    The chain leaves m after S_m = sum_{k >= m} Exp(r_k), so r_m q_m is the density of S_m at tau. With c = (psi - 1) / 2,
-    r_k + theta = ((k + c)^2 + a^2) / 2, and sums over k >= m taken as integrals from X = m - 1/2 + c (midpoint rule),
-    the saddle equation sum 1 / (r_k + theta) = tau becomes phi cot(phi) = X tau / 2 with a = 2 phi / tau, and
+    The chain leaves m after S_m = sum_{k >= m} Exp(r_k), so r_m q_m is the density of S_m at tau. With
+    c = (psi - 1) / 2, r_k + theta = ((k + c)^2 + a^2) / 2, and sums over k >= m taken as integrals from
+    X = m - 1/2 + c (midpoint rule), the saddle equation sum 1 / (r_k + theta) = tau becomes
+    phi cot(phi) = X tau / 2 with a = 2 phi / tau, and
 
         log q_m = -(2 / tau) (phi^2 + X tau log cos phi) + sin(phi)^2 / (12 X) + 2 log Gamma(m + 1 + c)
                   - log Gamma(m + 1) - log Gamma(m + psi) - 2 log(m + c) - log(K'') / 2 + const,
 
-    K'' proportional to (phi - sin phi cos phi) / phi^3; v = phi^2 < 0 (hyperbolic functions) beyond the mean. The second
-    term is the midpoint rule's first correction. q_0 from dq_0/dtau = r_1 q_1 = theta q_0. Daniels 1954 for the
-    method; checked against the exact series.
+    K'' proportional to (phi - sin phi cos phi) / phi^3; v = phi^2 < 0 (hyperbolic functions) beyond the mean.
+    The second term is the midpoint rule's first correction. q_0 comes from dq_0/dtau = r_1 q_1 = theta q_0.
+    Daniels 1954 for the method.
 
     Args:
         tau: (B,) float64 in (0, TABLE_TAU]; still within 1e-4 in total variation at 0.02.
