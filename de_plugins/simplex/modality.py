@@ -49,7 +49,8 @@ class Simplex(Diffusion):
     - ``head="posterior"``, for one-hot data: scores of mu = p(x_0 | x_t); s_i = mu_i (log G_i)'(x_i).
 
     Objectives: "elbo" b/2 (u - s)^T A (u - s) with the marginal target u = grad log p_{t|0}/D; "simple" the count target
-    u_i = l_i/x_i up to what s does not enter, b [s^T A s/2 - s^T (l - m x)]: no series, bounded noise, may be negative.
+    u_i = l_i/x_i up to what s does not enter, K c^{-3/2} [s^T A s/2 - s^T (l - m x)] with c = E[m | tau]: no series, and
+    the noise of the gradient in s/c is about the same at all times (under b it grows as c^2 at small t). It may be negative.
 
     Args:
         event_shape: of one sample; its last axis is the K >= 2 parts.
@@ -163,7 +164,8 @@ class Simplex(Diffusion):
         x, counts = noised.xt, noised.aux["counts"].to(output.dtype)
         s = self.score(output, x, t)
         pull = (s * (counts - counts.sum(-1, keepdim=True) * x)).sum(-1)
-        value = expand(self.rate(t), pull) * (0.5 * quadratic(s, x) - pull)
+        weight = self.parts * mean_count(self.tau(t), self.psi) ** -1.5
+        value = expand(weight, pull).to(s.dtype) * (0.5 * quadratic(s, x) - pull)
         return rows(torch.where(expand(noised.t > 0, value), value, 0.0)).sum(1)
 
     def implicit(

@@ -1,0 +1,92 @@
+"""The digits demo's joint process and network: picture, caption, label and ink shares, each on its own space and clock."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from de_core import JointProcess, get_modality
+from de_core.networks import ClockFeatures, GatedBlock
+from de_plugins.text_image.digits.captions import LENGTH, VOCABULARY, Captions
+from de_plugins.text_image.digits.data import TILES, DigitsPart
+
+__all__ = ["DigitsNet", "DigitsSource", "digits_process"]
+
+_NAMES = ("image", "caption", "label", "ink")
+_WORDS = len(VOCABULARY)
+
+
+def digits_process() -> JointProcess:
+    """Image: gaussian. Caption: masked tokens. Label: uniform-rate chain. Ink shares of 16 tiles: Wright-Fisher."""
+    return JointProcess(
+        {
+            "image": get_modality("gaussian")((1, 8, 8)),
+            "caption": get_modality("masked")((LENGTH,), num_classes=_WORDS),
+            "label": get_modality("uniform")((), num_classes=10),
+            "ink": get_modality("simplex")((TILES,)),
+        },
+        block=256,
+    )
+
+
+class DigitsNet(nn.Module):
+    """A gated residual MLP over all four noisy states and their clocks.
+
+    Args:
+        width, hidden, depth: of the blocks; the default has 1.4 million parameters.
+    """
+
+    def __init__(self, width: int = 256, hidden: int = 512, depth: int = 3, word: int = 24) -> None:
+        super().__init__()
+        self.settings = {"width": width, "hidden": hidden, "depth": depth, "word": word}
+        bands, condition = 6, 128
+        self.clock = ClockFeatures(bands)
+        self.condition = nn.Sequential(nn.Linear(len(_NAMES) * 2 * bands, condition), nn.SiLU())
+        self.words = nn.Embedding(_WORDS + 1, word)
+        self.digit = nn.Embedding(10, word)
+        self.enter = nn.Linear(64 + LENGTH * word + word + 2 * TILES, width)
+        self.blocks = nn.ModuleList(GatedBlock(width, hidden, condition) for _ in range(depth))
+        self.image = nn.Linear(width, 64)
+        self.caption = nn.Linear(width, LENGTH * _WORDS)
+        self.label = nn.Linear(width, 10)
+        self.ink = nn.Linear(width, TILES)
+        for head in (self.image, self.caption, self.label, self.ink):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def forward(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
+        clocks = torch.stack([t[name].to(torch.float32) for name in _NAMES], 1)
+        condition = self.condition(self.clock(clocks).flatten(1))
+        ink = x["ink"]
+        states = [
+            x["image"].flatten(1),
+            self.words(x["caption"]).flatten(1),
+            self.digit(x["label"]),
+            TILES * ink - 1,
+            (TILES * ink).clamp_min(0).sqrt() - 1,
+        ]
+        h = self.enter(torch.cat(states, 1))
+        for block in self.blocks:
+            h = block(h, condition)
+        h = nn.functional.layer_norm(h, (h.shape[1],))
+        return {
+            "image": self.image(h).reshape(-1, 1, 8, 8),
+            "caption": self.caption(h).reshape(-1, LENGTH, _WORDS),
+            "label": self.label(h),
+            "ink": self.ink(h),
+        }
+
+
+class DigitsSource:
+    """The training digits, with a caption written anew each time a row is seen."""
+
+    def __init__(self, part: DigitsPart, captions: Captions) -> None:
+        self.part, self.captions = part, captions
+
+    def __len__(self) -> int:
+        return len(self.part)
+
+    def batch(self, index: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        image, label = self.part.image[index], self.part.label[index]
+        caption = self.captions.draw(label, image, rng=rng)
+        return {"image": image, "caption": caption, "label": label, "ink": self.part.ink[index]}
