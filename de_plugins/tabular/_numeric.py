@@ -128,6 +128,15 @@ class Grid:
         whole = steps * np.uint64(self.step) + np.array(self.origin % 2**64, dtype=np.uint64)
         return whole if "uint" in dtype.name.lower() else whole.view(np.int64)
 
+    def holds(self, values: np.ndarray) -> np.ndarray:
+        """Whether float64 values (n,) lie on the lattice, up to rounding; all do where there is none."""
+        if not self.step:
+            return np.ones(len(values), dtype=bool)
+        scaled = values * 10.0**self.decimals
+        index = (scaled - self.origin) / self.step
+        slack = 1e-6 + 4 * np.finfo(np.float64).eps * np.abs(scaled) / self.step
+        return np.abs(index - np.rint(index)) <= slack
+
 
 @attrs.frozen(eq=False)
 class QuantileMap:

@@ -1,0 +1,80 @@
+"""Values that cannot be: out of range, off the grid, never seen; and rows that were copied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from de_plugins.tabular._plain import from_plain
+from de_plugins.tabular._variables import Classes, Constant, Number, Variable
+from de_plugins.tabular.codec import TableCodec
+from de_plugins.tabular.metrics.matrix import Matrix, number_array
+from de_plugins.tabular.schema import column_of
+
+__all__ = ["exact_matches", "validity"]
+
+
+def validity(codec: TableCodec, synthetic: pd.DataFrame) -> dict[str | int, dict[str, Any]]:
+    """For every column the shares of synthetic rows that cannot be, 0 is best.
+
+    Args:
+        codec: fitted on the training table, which says what each column may hold.
+        synthetic: the same columns, of any dtype.
+
+    Returns:
+        By column: "unseen" (classes: a value that training did not have), "outside" (numbers: beyond the
+        training range), "off_grid" (numbers: not on the lattice that held the whole training column),
+        "attained" (numbers: whether the least and the greatest training value occur).
+    """
+    return {v.column.name: _column(v, column_of(synthetic, v.column.name)) for v in codec.variables}
+
+
+def exact_matches(synthetic: Matrix, others: Matrix) -> float:
+    """The share of synthetic rows that are, in every cell, a row of `others`.
+
+    Compare `others` = training rows with `others` = as many held-out rows: a model that does not copy finds
+    both equally.
+    """
+    known = {row.tobytes() for row in _canonical(others)}
+    return sum(row.tobytes() in known for row in _canonical(synthetic)) / len(synthetic)
+
+
+def _canonical(table: Matrix) -> np.ndarray:
+    """Rows whose bytes are equal where their cells are: no negative zero, one NaN."""
+    values = np.ascontiguousarray(table.values) + 0.0
+    values[np.isnan(values)] = np.nan
+    return values
+
+
+def _column(variable: Variable, series: pd.Series) -> dict[str, Any]:
+    if isinstance(variable, Number):
+        return _number(variable, number_array(series))
+    cells = (
+        variable.value if isinstance(variable, Constant) else np.concatenate([variable.values, variable.rare])
+    )
+    dtype = variable.column.dtype
+    known = (
+        from_plain(cells, np.zeros(len(cells), bool), dtype) if len(cells) else pd.Series([], dtype=object)
+    )
+    new = ~series.astype(object).isin(known.astype(object)) & series.notna()
+    out: dict[str, Any] = {"unseen": float(new.mean())}
+    if isinstance(variable, Classes) and dtype.plain in ("int", "float", "ticks"):
+        values, seen = number_array(series), number_array(known)
+        out["outside"] = float(((values < seen.min()) | (values > seen.max())).mean())
+        out["attained"] = bool(np.nanmin(values) == seen.min() and np.nanmax(values) == seen.max())
+    return out
+
+
+def _number(variable: Number, values: np.ndarray) -> dict[str, Any]:
+    ends = variable.grid.from_index(variable.map.value[[0, -1]], variable.column.dtype)
+    ends = np.concatenate([ends, variable.spikes]).astype(np.float64)
+    there = ~np.isnan(values)
+    off = ~variable.grid.holds(values) & ~np.isin(values, variable.spikes.astype(np.float64)) & there
+    present = values[there]
+    return {
+        "outside": float(((values < ends.min()) | (values > ends.max())).mean()),
+        "off_grid": float(off.mean()),
+        "attained": bool(len(present) and present.min() == ends.min() and present.max() == ends.max()),
+    }
