@@ -59,7 +59,7 @@ CORE_COMMANDS = ("inspect", "plugins")  # the sub-commands that are no plugin's
 _KINDS = tuple(info.kind for info in HOOKS.values())
 
 
-class PluginWarning(UserWarning):
+class PluginWarning(RuntimeWarning):
     """A plugin is broken, incompatible or shadowed; given once, when the host first looks."""
 
 
@@ -276,28 +276,25 @@ def _find(kind: str, name: str) -> PluginRecord:
     """The one record that ``name`` means."""
     if not isinstance(name, str):
         raise DiffuseError(f"{kind}: expected a name, got {name!r}")
-    records = plugin_records()
+    records = [r for r in plugin_records() if r.kind in (kind, "plugin")]
     if ":" in name:
-        key = normal_key(name)
-        named = [r for r in records if r.key == key and r.kind in (kind, "plugin")]
-        for record in sorted(named, key=lambda r: r.kind == "plugin"):
-            return record
-        raise _unknown(kind, name, [r.key for r in records if r.kind == kind])
-    named = [r for r in records if r.name == name and r.kind in (kind, "plugin")]
-    owners = [r for r in named if r.distribution == BUILTIN] or [r for r in named if r.described]
-    if len(owners) == 1:
-        return owners[0]
-    if owners:
+        named = [r for r in records if r.key == normal_key(name)]
+        owners = sorted(named, key=lambda r: r.kind == "plugin")[:1]
+    else:
+        named = [r for r in records if r.name == name]
+        owners = [r for r in named if r.distribution == BUILTIN] or [r for r in named if r.described]
+    if len(owners) > 1:
         keys = " and ".join(r.key for r in owners)
         raise PluginError(f"{kind} {name!r} is ambiguous: {keys} have this name; ask for one of these keys")
-    if named:
-        return named[0]
-    raise _unknown(kind, name, [info.name for info in list_components(kind)])
+    if not named:
+        known = [r.key if ":" in name else r.name for r in records if r.status in ("lazy", "loaded")]
+        raise _unknown(kind, name, known)
+    return (owners or named)[0]
 
 
 def _unknown(kind: str, name: str, known: list[str]) -> DiffuseError:
     close = difflib.get_close_matches(name, known, n=1)
-    broken = [r.key for r in plugin_records() if r.kind == "plugin" and r.status in ("broken", "blocked")]
+    broken = [r.key for r in plugin_records() if r.status in ("broken", "blocked") and r.kind == "plugin"]
     return DiffuseError(
         f"unknown {kind} {name!r}: "
         + (f"did you mean {close[0]!r}? " if close else "")

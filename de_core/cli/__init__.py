@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            if selected == "plugins":  # it shows the same in full
-                warnings.simplefilter("ignore", PluginWarning)
+            # a line on stderr whatever -W says; `plugins` shows the same in full
+            warnings.simplefilter("ignore" if selected == "plugins" else "always", PluginWarning)
             return _run(arguments, selected)
     except KeyboardInterrupt:
         return _fail("interrupted", 130, debug)
@@ -128,7 +128,7 @@ def _load(selected: str, known: list[str]) -> Command:
 
 
 def _blaming(name: str, call: Callable[..., Any], *args: Any) -> Any:
-    """Call into a command. What a stranger's raises unawares is the stranger's failure, not a bug in diffuse."""
+    """Call into a command. What a stranger's raises unawares is its failure, no bug in diffuse."""
     try:
         return call(*args)
     except (KeyboardInterrupt, DiffuseError, PluginError, OSError):

@@ -87,6 +87,7 @@ def _facts(record: PluginRecord) -> dict[str, Any]:
         "name": record.name,
         "status": record.status,
         "reason": record.reason,
+        "origin": record.origin,
         "distribution": record.distribution,
         "version": record.version,
         "entry_point": record.entry_point,
@@ -120,6 +121,7 @@ def _table(records: tuple[PluginRecord, ...]) -> str:
 
 def _card(record: PluginRecord) -> str:
     facts = _facts(record)
+    del facts["distribution"], facts["version"]  # the origin says both
     facts["api_version"] = ".".join(map(str, facts["api_version"] or []))
     facts["capabilities"] = ", ".join(facts["capabilities"])
     width = max(map(len, facts))

@@ -418,6 +418,7 @@ def test_the_name_of_a_class_is_what_gives_it():
 
 
 def test_fake_distributions_leave_nothing():
+    neighbours_work()
     path, modules = list(sys.path), set(sys.modules)
     with fake_distribution("de-x", {"x": "de_x.plugin"}, good("de_x", "x")):
         assert get_modality("x")
