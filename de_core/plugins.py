@@ -71,11 +71,10 @@ class _Host:
     records: list[PluginRecord]
     objects: dict[tuple[str, str], Any] = attrs.field(factory=dict)
 
-    def replace(self, old: PluginRecord, **changes: Any) -> None:
-        """Change the record of ``old``'s kind and key."""
-        for i, record in enumerate(self.records):
-            if (record.kind, record.key) == (old.kind, old.key):
-                self.records[i] = attrs.evolve(record, **changes)
+    def replace(self, new: PluginRecord) -> None:
+        """Put ``new`` in the place of the record of its kind and key."""
+        same = [(r.kind, r.key) == (new.kind, new.key) for r in self.records]
+        self.records = [new if found else r for found, r in zip(same, self.records, strict=True)]
 
 
 _lock = threading.RLock()
@@ -318,10 +317,10 @@ def _resolve(record: PluginRecord) -> Any:
         raise
     except BaseException as error:
         failed = attrs.evolve(record, status="broken", reason=sentence(error), error=error)
-        host.replace(record, status="broken", reason=failed.reason, error=error)
+        host.replace(failed)
         raise _failure(failed) from error
     host.objects[record.kind, record.key] = found
-    host.replace(record, status="loaded")
+    host.replace(attrs.evolve(record, status="loaded", reason=""))
     return found
 
 
