@@ -85,7 +85,7 @@ def _as_frozenset(value: Any) -> Any:
 class ComponentInfo:
     """A description of one thing that a plugin offers; nothing is imported until the thing is asked for.
 
-    The kinds below add no field, so attrs does not build them anew: each time would cost a millisecond at import.
+    The kinds below add no field, so attrs does not build them anew: each would cost a millisecond at import.
 
     Args:
         name: the bare name that users write; letters, digits, ``_``, ``.`` and ``-``.
