@@ -2,9 +2,9 @@
 
     p(x, t) = sum_{x_0} p_data(x_0) prod_i p^i_{t_i|0}(x_i | x_0,i)
 
-A network sees all noisy modalities and all clocks, and answers for each modality. The generator of the product along any path of
-clocks is the sum of theirs, and Phi is linear in it: the joint loss *is* the sum of the unimodal losses. Source: Rojas et al.
-2025 (2506.07903).
+A network sees all noisy modalities and all clocks, and answers for each modality. The generator of the product along
+any path of clocks is the sum of theirs, and Phi is linear in it: the joint loss *is* the sum of the unimodal losses.
+Source: Rojas et al. 2025 (2506.07903).
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from de_core.bound import Bound, Path, Synchronous, bound_block
 from de_core.errors import DiffuseError
+from de_core.families.jump import held
+from de_core.generator import JumpGenerator
 from de_core.guidance import NoisyGuidance
-from de_core.modality import Modality, Noised, rows
+from de_core.modality import Modality, Noised, expand
 from de_core.objective import check_form, check_objective
 from de_core.rng import Rng, as_generator, seed_of, stream
 from de_core.sampling.loop import run_block
@@ -52,16 +54,14 @@ class JointProcess:
     Args:
         modalities: name -> modality, in the order in which everything is drawn.
         elementwise: names whose clock has one reading an element, (B, *element), in place of one a sample.
-        block: rows a block in ``sample`` and ``bound``. A block is always worked whole, from its own stream, so that row i
-            depends on the seed and not on how many rows are asked for. Large blocks suit small networks.
+        block: rows a block in ``sample`` and ``bound``. A block is always worked whole, from its own stream, so that
+            row i depends on the seed and not on how many rows are asked for. Large blocks suit small networks.
 
     Raises:
         DiffuseError: no modality; a value that is none; an elementwise name that is unknown or lacks the capability.
     """
 
-    def __init__(
-        self, modalities: Mapping[str, Modality], elementwise: Sequence[str] = (), *, block: int = 64
-    ) -> None:
+    def __init__(self, modalities: Mapping[str, Modality], elementwise: Sequence[str] = (), *, block: int = 64) -> None:
         if not modalities:
             raise DiffuseError("a joint process needs at least one modality")
         for name, modality in modalities.items():
@@ -78,7 +78,7 @@ class JointProcess:
     def __repr__(self) -> str:
         return f"JointProcess({', '.join(f'{name}={m!r}' for name, m in self.modalities.items())})"
 
-    # --- checks --------------------------------------------------------------------------------------------------------
+    # --- checks -----------------------------------------------------------------------------------------------------
 
     def check_name(self, name: str) -> None:
         """Refuse a name that is no modality."""
@@ -100,7 +100,9 @@ class JointProcess:
             self.check_name(name)
         missing = [name for name in self.modalities if name not in x0]
         if missing:
-            raise DiffuseError(f"modality '{missing[0]}': expected in the data, which holds {', '.join(x0) or 'nothing'}")
+            raise DiffuseError(
+                f"modality '{missing[0]}': expected in the data, which holds {', '.join(x0) or 'nothing'}"
+            )
         for name in self.modalities:
             self.validate_one(name, x0[name])
         sizes = {name: len(x0[name]) for name in self.modalities}
@@ -109,13 +111,15 @@ class JointProcess:
         return next(iter(sizes.values()))
 
     def replaces(self, name: str) -> bool:
-        """Whether a known part of this modality is held by replacement, because neither its clock nor its law holds it."""
+        """Whether a known part of this modality is held by replacement, because neither its clock nor its law holds
+        it."""
         return name not in self.elementwise and not self.modalities[name].holds_known
 
     def call(
         self, model: Model, x: Mapping[str, Tensor], t: Mapping[str, Tensor], *, check: bool = False
     ) -> dict[str, Tensor]:
-        """The network's outputs at (x, t), with their names and shapes checked, and with ``check`` that they are numbers.
+        """The network's outputs at (x, t), with their names and shapes checked, and with ``check`` that they are
+        numbers.
 
         Raises:
             DiffuseError: an output is missing, of wrong shape, or (with ``check``) NaN or infinite.
@@ -133,7 +137,7 @@ class JointProcess:
                 raise DiffuseError(f"modality '{name}': the model returned NaN or infinite numbers")
         return dict(outputs)
 
-    # --- the forward process -------------------------------------------------------------------------------------------
+    # --- the forward process ----------------------------------------------------------------------------------------
 
     def time_shapes(self, x: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
         """The shape of each clock for a batch: (B,), or (B, *element) where elementwise."""
@@ -160,7 +164,7 @@ class JointProcess:
         draw = as_generator(rng, device)
         return {name: m.perturb(x0[name], t[name], rng=draw) for name, m in self.modalities.items()}
 
-    # --- training ------------------------------------------------------------------------------------------------------
+    # --- training ---------------------------------------------------------------------------------------------------
 
     def loss(
         self,
@@ -181,15 +185,16 @@ class JointProcess:
             model: (x, t) -> outputs.
             x0: name -> (B, *event), clean.
             rng: of the clocks and the noises.
-            times: a policy, or the clocks themselves by name; by default stratified and independent with a share on the faces.
+            times: a policy, or the clocks themselves by name; by default stratified and independent with a share on
+            the faces.
             objective: the weights of the denoising form, see ``de_core.objective``.
             weights: lambda_i > 0 by name, 1 where it is left out; 0 leaves a modality out of the total.
             form: "denoising", "implicit" or "explicit" (with ``truth``, a model of the true score).
             progress: the share of training that is done, for staged policies.
 
         Raises:
-            DiffuseError: data outside the space; an unknown name, form or objective; a model whose output has a wrong shape or
-                is not finite.
+            DiffuseError: data outside the space; an unknown name, form or objective; a model whose output has a wrong
+                shape or is not finite.
         """
         check_form(form)
         check_objective(objective)
@@ -211,7 +216,8 @@ class JointProcess:
             outputs = self.call(model, xt, t)
             if form == "denoising":
                 terms = {
-                    name: m.loss(outputs[name], noised[name], objective=objective) for name, m in self.modalities.items()
+                    name: m.loss(outputs[name], noised[name], objective=objective)
+                    for name, m in self.modalities.items()
                 }
             else:
                 assert truth is not None  # refused above
@@ -245,9 +251,7 @@ class JointProcess:
             def head(x: Tensor, name: str = name) -> Tensor:
                 return self.call(model, {**xt, name: x}, t)[name]
 
-            moved = rows(t[name] > 0).any(1)
-            safe = torch.where(t[name] > 0, t[name], 0.5)
-            terms[name] = torch.where(moved, modality.implicit(head, xt[name], safe, rng=rng), 0.0)
+            terms[name] = modality.implicit(head, xt[name], t[name], rng=rng)
         return terms
 
     def _explicit(
@@ -255,13 +259,15 @@ class JointProcess:
     ) -> dict[str, Tensor]:
         terms = {}
         for name, m in self.modalities.items():
-            moved = rows(t[name] > 0).any(1)
             safe = torch.where(t[name] > 0, t[name], 0.5)
+            generator = m.generator(safe)
             target, score = (m.score(o[name], xt[name], safe) for o in (truths, outputs))
-            terms[name] = torch.where(moved, m.generator(safe).bregman(target, score, xt[name]), 0.0)
+            jumps = isinstance(generator, JumpGenerator)
+            fixed = held(generator, xt[name], t[name]) if jumps else expand(t[name] == 0, score)
+            terms[name] = generator.bregman(target, torch.where(fixed, target, score), xt[name])
         return terms
 
-    # --- sampling ------------------------------------------------------------------------------------------------------
+    # --- sampling ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(
@@ -313,7 +319,7 @@ class JointProcess:
         """The rows of each block, the last row repeated where the last block is not full."""
         return [torch.arange(k, k + self.block).clamp_max(n - 1) for k in range(0, n, self.block)]
 
-    # --- likelihood ----------------------------------------------------------------------------------------------------
+    # --- likelihood -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def bound(
@@ -327,8 +333,9 @@ class JointProcess:
     ) -> Bound:
         """An upper bound on -log p(x_0), in nats, row by row.
 
-        KL(p_{1|0} || prior) + int sum_i t_i'(u) E Phi_{L_i} du + reconstruction at t_min, along a path of clocks; at the true
-        score every path gives the same number. Source: SPEC.md, section "Bound"; Benton et al. 2022 (2211.03595).
+        KL(p_{1|0} || prior) + int sum_i t_i'(u) E Phi_{L_i} du + reconstruction at t_min, along a path of clocks; at
+        the true score every path gives the same number. Source: SPEC.md, section "Bound"; Benton et al. 2022
+        (2211.03595).
 
         Args:
             x0: name -> (n, *event), clean.
@@ -353,7 +360,7 @@ class JointProcess:
         stderr = torch.cat([p[1] for p in parts])[:n]
         return Bound(terms, torch.stack(list(terms.values())).sum(0), stderr, path)
 
-    # --- saving --------------------------------------------------------------------------------------------------------
+    # --- saving -----------------------------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
         """JSON that rebuilds the process by the names of installed plugins."""
@@ -384,4 +391,3 @@ def _device(model: Model) -> torch.device:
         for parameter in model.parameters():
             return parameter.device
     return torch.device("cpu")
-

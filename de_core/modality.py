@@ -1,4 +1,5 @@
-"""The contract of a modality: one state space, one forward Markov process on it, and how a network speaks about its score.
+"""The contract of a modality: one state space, one forward Markov process on it, and how a network speaks about its
+score.
 
 The law behind every method is in SPEC.md, section "Modality"; the conformance kit checks each.
 """
@@ -46,8 +47,8 @@ class Noised:
 def times(t: Tensor | float, x: Tensor) -> Tensor:
     """``t`` as a floating tensor with a leading batch axis, (B,) or (B, *element), on the device of ``x``.
 
-    A float or a 0-d tensor is repeated over the batch. The precision is that of ``t`` where it is a floating tensor, else
-    that of ``x`` where that is floating, else float32.
+    A float or a 0-d tensor is repeated over the batch. The precision is that of ``t`` where it is a floating tensor,
+    else that of ``x`` where that is floating, else float32.
     """
     if not isinstance(t, Tensor) or not t.is_floating_point():
         dtype = x.dtype if x.is_floating_point() else torch.float32
@@ -63,8 +64,8 @@ def expand(t: Tensor, x: Tensor) -> Tensor:
 class Modality(abc.ABC):
     """One state space with its forward Markov process. A plain class: parameters live in the network.
 
-    ``t`` has shape (B,), or (B, *element_shape) where the joint process runs an elementwise clock; t = 0 is data, t = 1 the
-    prior. Losses are in nats, summed over elements, one number a sample.
+    ``t`` has shape (B,), or (B, *element_shape) where the joint process runs an elementwise clock; t = 0 is data, t =
+    1 the prior. Losses are in nats, summed over elements, one number a sample.
 
     Attributes:
         event_shape: one clean sample, without batch; () is allowed.
@@ -93,7 +94,7 @@ class Modality(abc.ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
 
-    # --- the forward process -------------------------------------------------------------------------------------------
+    # --- the forward process ----------------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def prior(self, batch: int, *, rng: Rng) -> Tensor:
@@ -109,7 +110,7 @@ class Modality(abc.ABC):
             DiffuseError: t < s somewhere.
         """
 
-    # --- what a network says -------------------------------------------------------------------------------------------
+    # --- what a network says ----------------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def loss(self, output: Output, noised: Noised, *, objective: str = "elbo") -> Tensor:
@@ -126,7 +127,7 @@ class Modality(abc.ABC):
         """A difference of log beta. Diffusions: the tangent gradient of log(beta/reference), (B, *event). Jumps:
         log beta(y)/beta(x) over ``generator(t).neighbours(xt)``, (B, N)."""
 
-    # --- the reverse process -------------------------------------------------------------------------------------------
+    # --- the reverse process ----------------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def step(
@@ -174,15 +175,15 @@ class Modality(abc.ABC):
         """
         return (1 - torch.arange(steps, dtype=torch.float64) / steps).clamp_min(self.t_min)
 
-    # --- by capability -------------------------------------------------------------------------------------------------
+    # --- by capability ----------------------------------------------------------------------------------------------
 
     def generator(self, t: Tensor | float) -> Generator:
         """Capability "generator": the operator L of the forward process at time t."""
         raise self._lacks("generator")
 
     def log_transition(self, xt: Tensor, x0: Tensor, t: Tensor) -> Tensor:
-        """Capability "density": log p_{t|0}(x_t | x_0) against the generator's reference, (B,); at t = 0 it is 0 where the two
-        are equal and -inf elsewhere; at t = 1 it is the prior's density, whatever x_0."""
+        """Capability "density": log p_{t|0}(x_t | x_0) against the generator's reference, (B,); at t = 0 it is 0
+        where the two are equal and -inf elsewhere; at t = 1 it is the prior's density, whatever x_0."""
         raise self._lacks("density")
 
     def posterior_output(self, xt: Tensor, t: Tensor, candidates: Tensor, weights: Tensor) -> Output:
@@ -190,12 +191,12 @@ class Modality(abc.ABC):
         weights[:, j]. candidates (n, *event), weights (B, n)."""
         raise self._lacks("density")
 
-    def implicit(
-        self, head: Callable[[Tensor], Output], xt: Tensor, t: Tensor, *, rng: Rng, probes: int = 1
-    ) -> Tensor:
-        """Capability "implicit": L* beta/beta + L log beta at xt, (B,), where head(x) is the output at this modality's x.
+    def implicit(self, head: Callable[[Tensor], Output], xt: Tensor, t: Tensor, *, rng: Rng, probes: int = 1) -> Tensor:
+        """Capability "implicit": L* beta/beta + L log beta at xt, (B,), where head(x) is the output at this
+        modality's x.
 
-        ``probes`` random directions or jumps estimate it without bias; 0 takes the exact sum.
+        ``probes`` random directions or jumps estimate it without bias; 0 takes the exact sum. Elements at t = 0 add
+        nothing.
         """
         raise self._lacks("implicit")
 
@@ -207,7 +208,7 @@ class Modality(abc.ABC):
         """Capability "likelihood": -log p(x_0 | x_t) at t = t_min, (B,), nats."""
         raise self._lacks("likelihood")
 
-    # --- housekeeping --------------------------------------------------------------------------------------------------
+    # --- housekeeping -----------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
     def config(self) -> dict[str, Any]:

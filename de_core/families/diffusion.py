@@ -1,4 +1,5 @@
-"""The diffusion family: from a kernel and a conditional score to the loss, the implicit form and the probability flow."""
+"""The diffusion family: from a kernel and a conditional score to the loss, the implicit form and the probability
+flow."""
 
 from __future__ import annotations
 
@@ -20,16 +21,16 @@ __all__ = ["Diffusion", "alive"]
 class Diffusion(Modality):
     """A modality whose process is a diffusion dX = b dt + sigma dW.
 
-    A subclass gives ``prior``, ``perturb``, ``score``, ``conditional_score``, ``generator``, ``step``, ``finish``, ``config``;
-    with the capability "density" also ``log_transition`` and ``posterior_output``. It gets ``loss`` (unit weights),
-    ``implicit`` and ``velocity``. A subclass with a cheaper closed form overrides ``loss``; the conformance kit holds it to
-    the generator's own divergence.
+    A subclass gives ``prior``, ``perturb``, ``score``, ``conditional_score``, ``generator``, ``step``, ``finish``,
+    ``config``; with the capability "density" also ``log_transition`` and ``posterior_output``. It gets ``loss`` (unit
+    weights), ``implicit`` and ``velocity``. A subclass with a cheaper closed form overrides ``loss``; the conformance
+    kit holds it to the generator's own divergence.
     """
 
     @abc.abstractmethod
     def conditional_score(self, noised: Noised) -> Tensor:
-        """The target: tangent gradient at x_t of log(p_{t|0}(x_t | x_0)/reference), or an unbiased stand-in for it given the
-        kernel's own draws (``noised.aux``), (B, *event)."""
+        """The target: tangent gradient at x_t of log(p_{t|0}(x_t | x_0)/reference), or an unbiased stand-in for it
+        given the kernel's own draws (``noised.aux``), (B, *event)."""
 
     @abc.abstractmethod
     def generator(self, t: Tensor | float) -> Generator: ...
@@ -44,22 +45,23 @@ class Diffusion(Modality):
         score = torch.where(expand(noised.t > 0, score), score, target)  # t = 0: clean and fixed, no loss
         return self.generator(safe.t).bregman(target, score, safe.xt)
 
-    def implicit(
-        self, head: Callable[[Tensor], Output], xt: Tensor, t: Tensor, *, rng: Rng, probes: int = 1
-    ) -> Tensor:
+    def implicit(self, head: Callable[[Tensor], Output], xt: Tensor, t: Tensor, *, rng: Rng, probes: int = 1) -> Tensor:
         """-div b + sum_k [V_k V_k log beta + (V_k log beta)^2/2], (B,).
 
         This is L* beta/beta + L log beta for divergence-free fields V_k; on R^n with sigma = g it is Hyvarinen's
         g^2 (|s|^2/2 + div s) - div b. The sum over k is exact for ``probes=0``, else the mean over standard normal
         combinations of the fields (Hutchinson).
         """
-        generator = self.generator(t)
+        t = times(t, xt)
+        live, safe = t > 0, torch.where(t > 0, t, 0.5)
+        generator = self.generator(safe)
         if not isinstance(generator, DiffusionGenerator):
             raise self._lacks("implicit")
         draw = as_generator(rng, xt.device)
         x = xt.detach().requires_grad_()
         with torch.enable_grad():
-            score = self.score(head(x), x, t)
+            score = self.score(head(x), x, safe)
+            score = torch.where(expand(live, score), score, 0.0)
 
             def second(z: Tensor) -> Tensor:
                 along = rows(generator.fields(x, z) * score).sum(1)
@@ -70,8 +72,8 @@ class Diffusion(Modality):
                 curvature = torch.stack([second(generator.noise(x, draw)) for _ in range(probes)]).mean(0)
             else:
                 curvature = torch.stack([second(z) for z in generator.basis(x)]).sum(0)
-            divergence = generator.divergence(generator.drift, x).detach()
-            return curvature + 0.5 * generator.squared(score, x) - divergence
+            drift = generator.divergence(lambda y: torch.where(expand(live, y), generator.drift(y), 0.0), x)
+            return curvature + 0.5 * generator.squared(score, x) - drift.detach()
 
     def velocity(self, output: Output, xt: Tensor, t: Tensor) -> Tensor:
         """Capability "ode": dx/dt of the probability flow in forward time, (B, *event)."""
@@ -82,8 +84,8 @@ class Diffusion(Modality):
         return x
 
     def blend(self, output: Output, weak: Output | None, weight: float) -> Output:
-        """The guided output where the score is affine in the output, as it is for a diffusion whose network predicts a score,
-        a velocity, the noise or the data: weight * output + (1 - weight) * weak."""
+        """The guided output where the score is affine in the output, as it is for a diffusion whose network predicts
+        a score, a velocity, the noise or the data: weight * output + (1 - weight) * weak."""
         return output if weak is None else weight * output + (1 - weight) * weak
 
     def stay(self, moved: Tensor, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:

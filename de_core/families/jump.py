@@ -11,18 +11,18 @@ from torch import Tensor
 from de_core.errors import DiffuseError
 from de_core.families.diffusion import alive
 from de_core.generator import JumpGenerator
-from de_core.modality import Modality, Noised, Output, expand, rows
+from de_core.modality import Modality, Noised, Output, expand, rows, times
 from de_core.rng import Rng, as_generator
 
-__all__ = ["Jump", "categorical", "guided_log_probs"]
+__all__ = ["Jump", "categorical", "guided_log_probs", "held"]
 
 
 class Jump(Modality):
     """A modality whose process is a continuous-time chain with finitely many neighbours a state.
 
-    A subclass gives ``prior``, ``perturb``, ``score``, ``generator`` (a ``JumpGenerator``), ``log_transition``, ``step``,
-    ``finish``, ``config``. It gets ``loss`` (score entropy with unit weights) and ``implicit``. A subclass with a
-    cheaper closed form overrides ``loss``; the conformance kit holds it to the generator's own divergence.
+    A subclass gives ``prior``, ``perturb``, ``score``, ``generator`` (a ``JumpGenerator``), ``log_transition``,
+    ``step``, ``finish``, ``config``. It gets ``loss`` (score entropy with unit weights) and ``implicit``. A subclass
+    with a cheaper closed form overrides ``loss``; the conformance kit holds it to the generator's own divergence.
     """
 
     @abc.abstractmethod
@@ -39,30 +39,31 @@ class Jump(Modality):
         return torch.where(into > 0, flat - here, 0.0)
 
     def loss(self, output: Output, noised: Noised, *, objective: str = "elbo") -> Tensor:
-        """sum_y Q(y, x_t) [s - r log s + r log r - r], (B,): the score entropy. Source: Lou et al. 2024 (2310.16834)."""
+        """sum_y Q(y, x_t) [s - r log s + r log r - r], (B,): the score entropy. Source: Lou et al. 2024
+        (2310.16834)."""
         if objective not in ("elbo", "simple"):
             raise DiffuseError(f"{type(self).__name__}: no objective {objective!r}; expected 'elbo' or 'simple'")
         safe = alive(noised)
         generator = self.generator(safe.t)
         target = self.target_score(safe)
         score = self.score(output, safe.xt, safe.t)
-        if not bool((noised.t > 0).all()):  # t = 0: clean and fixed, no loss for jumps of those elements
-            changed = generator.neighbours(safe.xt)[0] != safe.xt[:, None]
-            fixed = changed & expand(noised.t == 0, safe.xt)[:, None]
-            score = torch.where(rows(fixed, 2).any(2), target, score)
+        score = torch.where(held(generator, safe.xt, noised.t), target, score)
         return generator.bregman(target, score, safe.xt)
 
-    def implicit(
-        self, head: Callable[[Tensor], Output], xt: Tensor, t: Tensor, *, rng: Rng, probes: int = 1
-    ) -> Tensor:
+    def implicit(self, head: Callable[[Tensor], Output], xt: Tensor, t: Tensor, *, rng: Rng, probes: int = 1) -> Tensor:
         """sum_y Q(y, x) s(x, y) + Q(x, x) - sum_y Q(x, y) log s(y, x), (B,), with s(x, y) = beta(y)/beta(x).
 
-        This is L* beta/beta + L log beta. The last sum is estimated by ``probes`` jumps y ~ Q(x, .)/|Q(x, x)|, each with one
-        more call of ``head``; ``probes=0`` runs over all neighbours. It needs ratios into x only, so absorbing chains are safe.
+        This is L* beta/beta + L log beta. The last sum is estimated by ``probes`` jumps y ~ Q(x, .)/|Q(x, x)|, each
+        with one more call of ``head``; ``probes=0`` runs over all neighbours. It needs ratios into x only, so
+        absorbing chains are safe.
         """
         draw = as_generator(rng, xt.device)
+        given, t = times(t, xt), times(t, xt)
+        t = torch.where(t > 0, t, 0.5)
         generator = self.generator(t)
         y, out, into = generator.neighbours(xt)
+        fixed = held(generator, xt, given)
+        out, into = torch.where(fixed, 0.0, out), torch.where(fixed, 0.0, into)
         ratios = self.score(head(xt), xt, t)
         value = torch.where(into > 0, into * torch.where(into > 0, ratios, 0.0).exp(), 0.0).sum(1) - out.sum(1)
 
@@ -86,6 +87,15 @@ class Jump(Modality):
             term = log_back(torch.full((len(xt),), k, device=xt.device))
             value = value - torch.where(rate > 0, rate * term, 0.0)
         return value
+
+
+def held(generator: JumpGenerator, x: Tensor, t: Tensor) -> Tensor:
+    """Which neighbours of x differ from it in an element that is clean and fixed, t = 0: jumps that do not count, (B,
+    N) or, where all move, (1, 1)."""
+    if bool((t > 0).all()):
+        return torch.zeros(1, 1, dtype=torch.bool, device=x.device)
+    changed = generator.neighbours(x)[0] != x[:, None]
+    return rows(changed & expand(t == 0, x)[:, None], 2).any(2)
 
 
 def categorical(log_probs: Tensor, generator: torch.Generator) -> Tensor:

@@ -33,30 +33,35 @@ from de_plugins.simplex.generator import WrightFisherGenerator
 __all__ = ["Simplex"]
 
 _HEADS = ("score", "posterior")
-_LEFT = 1e-3  # what is left of the data's mean at the end of the clock, so that b stays finite; t = 1 itself is the prior
+_LEFT = (
+    1e-3  # what is left of the data's mean at the end of the clock, so that b stays finite; t = 1 itself is the prior
+)
 _LONGEST = 0.3  # the longest Dirichlet-Euler step in WF-time times psi/2 or 1, whichever is larger; longer ones are cut
 
 
 class Simplex(Diffusion):
-    """Vectors of K shares (the last axis), each a Wright-Fisher diffusion with stationary law D = Dir(1, ..., 1), psi = K.
+    """Vectors of K shares (the last axis), each a Wright-Fisher diffusion with stationary law D = Dir(1, ..., 1), psi
+    = K.
 
     WF-time tau runs with the clock as e^{-psi tau/2} = 1 - 0.999 t, b = d tau/dt. Generator per unit of t:
-    b [psi/2 (pi - x) . grad + 1/2 A : grad^2], A = diag(x) - x x^T. Kernel: m lineages survive, l ~ Multinomial(m, x_0),
-    x_t ~ Dir(1 + l); E[x_t | x_0] = pi + e^{-psi tau/2} (x_0 - pi).
+    b [psi/2 (pi - x) . grad + 1/2 A : grad^2], A = diag(x) - x x^T. Kernel: m lineages survive, l ~ Multinomial(m,
+    x_0), x_t ~ Dir(1 + l); E[x_t | x_0] = pi + e^{-psi tau/2} (x_0 - pi).
     The score s = grad log(beta/D) is needed up to a constant in all parts, since A 1 = 0. True s_i = E[l_i | x_t]/x_i.
 
     - ``head="score"``, for compositions: s = E[m | tau] softplus(output): the scale of s over all times, and s >= 0.
     - ``head="posterior"``, for one-hot data: scores of mu = p(x_0 | x_t); s_i = mu_i (log G_i)'(x_i).
 
-    Objectives: "elbo" b/2 (u - s)^T A (u - s) with the marginal target u = grad log p_{t|0}/D; "simple" the count target
-    u_i = l_i/x_i up to what s does not enter, K c^{-3/2} [s^T A s/2 - s^T (l - m x)] with c = E[m | tau]: no series, and
-    the noise of the gradient in s/c is about the same at all times (under b it grows as c^2 at small t). It may be negative.
+    Objectives: "elbo" b/2 (u - s)^T A (u - s) with the marginal target u = grad log p_{t|0}/D; "simple" the count
+    target u_i = l_i/x_i up to what s does not enter, K c^{-3/2} [s^T A s/2 - s^T (l - m x)] with c = E[m | tau]: no
+    series, and the noise of the gradient in s/c is about the same at all times (under b it grows as c^2 at small t).
+    It may be negative.
 
     Args:
         event_shape: of one sample; its last axis is the K >= 2 parts.
         head: "score" or "posterior".
 
-    Sources: Griffiths and Li 1983, Jenkins and Spano 2017 (1506.06998), Benton et al. 2022 (2211.03595); SPEC.md, "Simplex".
+    Sources: Griffiths and Li 1983, Jenkins and Spano 2017 (1506.06998), Benton et al. 2022 (2211.03595); SPEC.md,
+    "Simplex".
     """
 
     capabilities = frozenset({"generator", "density", "elementwise", "likelihood", "implicit", "ode"})
@@ -88,7 +93,7 @@ class Simplex(Diffusion):
             worst = float(x.sum(-1).flatten()[off.flatten().argmax()])
             raise DiffuseError(f"expected shares that sum to 1, got {worst:.6g} in row {row}")
 
-    # --- the clock -----------------------------------------------------------------------------------------------------
+    # --- the clock --------------------------------------------------------------------------------------------------
 
     def tau(self, t: Tensor) -> Tensor:
         """WF-time at the clock t, -(2/psi) log(1 - 0.999 t)."""
@@ -106,7 +111,7 @@ class Simplex(Diffusion):
         t[0] = 1.0
         return t
 
-    # --- the forward process -------------------------------------------------------------------------------------------
+    # --- the forward process ----------------------------------------------------------------------------------------
 
     def prior(self, batch: int, *, rng: Rng) -> Tensor:
         draw = as_generator(rng, rng.device if isinstance(rng, torch.Generator) else "cpu")
@@ -141,7 +146,7 @@ class Simplex(Diffusion):
         value = torch.where(inside, value, torch.where(t_el == 0, exact, 0.0).to(value.dtype))
         return rows(value).sum(1)
 
-    # --- what a network says -------------------------------------------------------------------------------------------
+    # --- what a network says ----------------------------------------------------------------------------------------
 
     def score(self, output: Output, xt: Tensor, t: Tensor) -> Tensor:
         tau = self.tau(times(t, xt))
@@ -168,16 +173,16 @@ class Simplex(Diffusion):
         value = expand(weight, pull).to(s.dtype) * (0.5 * quadratic(s, x) - pull)
         return rows(torch.where(expand(noised.t > 0, value), value, 0.0)).sum(1)
 
-    def implicit(
-        self, head: Callable[[Tensor], Output], xt: Tensor, t: Tensor, *, rng: Rng, probes: int = 1
-    ) -> Tensor:
+    def implicit(self, head: Callable[[Tensor], Output], xt: Tensor, t: Tensor, *, rng: Rng, probes: int = 1) -> Tensor:
         """b [s^T A s/2 + psi (pi - x) . s + tr(A grad s)], (B,): L* beta/beta + L log beta for a reversible L.
 
         The trace is exact for ``probes=0``, else by tangent noise sigma z, sigma sigma^T = A.
         """
         draw = as_generator(rng, xt.device)
         x = xt.detach().requires_grad_()
-        weight = expand(self.rate(times(t, xt)), x[..., 0]).to(x.dtype).expand(x.shape[:-1])[..., None]
+        t = times(t, xt)
+        t, rate = torch.where(t > 0, t, 0.5), torch.where(t > 0, self.rate(t), 0.0)
+        weight = expand(rate, x[..., 0]).to(x.dtype).expand(x.shape[:-1])[..., None]
         with torch.enable_grad():
             s = self.score(head(x), x, t)
 
@@ -211,7 +216,7 @@ class Simplex(Diffusion):
         y = (s / expand(mean_count(self.tau(t), self.psi), xt)).clamp_min(1e-30)
         return (y + torch.log(-torch.expm1(-y))).to(xt.dtype)  # the inverse of softplus
 
-    # --- the reverse process -------------------------------------------------------------------------------------------
+    # --- the reverse process ----------------------------------------------------------------------------------------
 
     def methods(self) -> tuple[str, ...]:
         return ("dirichlet_euler", "euler", "heun")
@@ -248,9 +253,9 @@ class Simplex(Diffusion):
         again: Again | None = None,
         carry: Any = None,
     ) -> tuple[Tensor, Any]:
-        """"dirichlet_euler" (default): X ~ Dir((1/h - 1) mu), mu = x + h [psi/2 (pi - x) + A s], mean mu and covariance
-        h A(mu), on the simplex always; a step too long for it is cut into equal ones with the same output. "euler", "heun": the
-        probability flow dx = -b A s/2 dt."""
+        """ "dirichlet_euler" (default): X ~ Dir((1/h - 1) mu), mu = x + h [psi/2 (pi - x) + A s], mean mu and
+        covariance h A(mu), on the simplex always; a step too long for it is cut into equal ones with the same output.
+        "euler", "heun": the probability flow dx = -b A s/2 dt."""
         t, s = times(t, xt), times(s, xt)
         output = self.blend(output, weak, weight)
         method = method or "dirichlet_euler"
@@ -281,13 +286,11 @@ class Simplex(Diffusion):
     def finish(
         self, output: Output, xt: Tensor, t: Tensor, *, rng: Rng, weak: Output | None = None, weight: float = 1.0
     ) -> Tensor:
-        """Compositions: the data's mean given x_t, x + tau [psi/2 (pi - x) + A s], brought onto the simplex. One-hot: a draw
-        of mu. Where t = 0, x_t itself."""
+        """Compositions: the data's mean given x_t, x + tau [psi/2 (pi - x) + A s], brought onto the simplex. One-hot:
+        a draw of mu. Where t = 0, x_t itself."""
         t = times(t, xt)
         if self.head == "posterior":
-            log_mu = guided_log_probs(
-                output.log_softmax(-1), None if weak is None else weak.log_softmax(-1), weight
-            )
+            log_mu = guided_log_probs(output.log_softmax(-1), None if weak is None else weak.log_softmax(-1), weight)
             drawn = categorical(log_mu, as_generator(rng, xt.device))
             x0 = torch.nn.functional.one_hot(drawn, self.parts).to(xt.dtype)
         else:
@@ -297,17 +300,17 @@ class Simplex(Diffusion):
     def _data_mean(self, output: Output, xt: Tensor, t: Tensor) -> Tensor:
         return self.retract(xt + expand(self.tau(t), xt) * self._drift(output, xt, t))
 
-    # --- likelihood ----------------------------------------------------------------------------------------------------
+    # --- likelihood -------------------------------------------------------------------------------------------------
 
     def prior_kl(self, x0: Tensor) -> Tensor:
-        """c^2 (psi + 1) (sum_i x_0i^2/pi_i - 1)/2, c = e^{-psi tau/2} at the end of the clock: the leading term in c = 1e-3,
-        from p/D = 1 + c (psi + 1) (sum_i x_i x_0i/pi_i - 1) + O(c^2)."""
+        """c^2 (psi + 1) (sum_i x_0i^2/pi_i - 1)/2, c = e^{-psi tau/2} at the end of the clock: the leading term in c
+        = 1e-3, from p/D = 1 + c (psi + 1) (sum_i x_i x_0i/pi_i - 1) + O(c^2)."""
         spread = self.parts * (x0**2).sum(-1) - 1
         return rows(0.5 * _LEFT**2 * (self.psi + 1) * spread).sum(1)
 
     def reconstruction(self, output: Output, noised: Noised) -> Tensor:
-        """One-hot: -log mu of the truth. Compositions: minus the log-density, against D, of the kernel of length tau(t_min)
-        started at the data's mean given x_t: a proper density, finite on the faces."""
+        """One-hot: -log mu of the truth. Compositions: minus the log-density, against D, of the kernel of length
+        tau(t_min) started at the data's mean given x_t: a proper density, finite on the faces."""
         if self.head == "posterior":
             return -rows((output.log_softmax(-1) * noised.x0).sum(-1)).sum(1)
         t = times(noised.t, noised.xt)
