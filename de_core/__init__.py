@@ -2,7 +2,8 @@
 
     from de_core import JointProcess, get_modality
 
-The contract is in SPEC.md; the built-in modalities are plugins like any other: "gaussian", "masked", "uniform", "simplex".
+The contract is in SPEC.md; the built-in modalities are plugins like any other: "gaussian", "masked", "uniform",
+"simplex".
 """
 
 from de_core.artifact import load_artifact, save_artifact
@@ -34,8 +35,8 @@ __all__ = [
     "JumpGenerator",
     "Modality",
     "ModalityInfo",
-    "NoisyGuidance",
     "Noised",
+    "NoisyGuidance",
     "PluginError",
     "Sequential",
     "Staged",

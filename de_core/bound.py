@@ -38,7 +38,8 @@ class Synchronous:
 class Sequential:
     """One modality after the other: the first of ``order`` is noised first (and so generated last).
 
-    log p = log p(last) + ... + log p(first | the others): the chain rule. Modalities left out follow in their own order.
+    log p = log p(last) + ... + log p(first | the others): the chain rule. Modalities left out follow in their own
+    order.
     """
 
     order: Sequence[str]
@@ -108,7 +109,9 @@ def _reading(joint: JointProcess, name: str, x: Tensor, u: Tensor) -> Tensor:
     low = joint.modalities[name].t_min
     t = (low + (1 - low) * u).to(x.dtype if x.is_floating_point() else torch.get_default_dtype())
     if name in joint.elementwise:
-        return expand(t, x.reshape(len(x), *joint.modalities[name].element_shape, -1)[..., 0]).expand(
-            len(x), *joint.modalities[name].element_shape
-        ).contiguous()
+        return (
+            expand(t, x.reshape(len(x), *joint.modalities[name].element_shape, -1)[..., 0])
+            .expand(len(x), *joint.modalities[name].element_shape)
+            .contiguous()
+        )
     return t

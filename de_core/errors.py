@@ -8,4 +8,4 @@ class DiffuseError(ValueError):
 
 
 class PluginError(RuntimeError):
-    """A plugin is broken, incompatible, ambiguous or unknown. `__cause__` is its own error, where there is one."""
+    """A plugin is broken, incompatible, blocked or ambiguous. `__cause__` is its own error, where there is one."""

@@ -1,10 +1,12 @@
-"""The operator L of a forward process, and what the theorem needs of it: the adjoint, Phi and the divergence it induces.
+"""The operator L of a forward process, and what the theorem needs of it: the adjoint, Phi and the divergence it
+induces.
 
     d/dt E f(X_t) = E (L f)(X_t),      d/dt p_t = L* p_t   (densities against ``reference``),
     Phi_L(f) = L f / f - L log f >= 0,
 
-Phi is linear in L, so the generator of independent processes, the sum of theirs, has the sum of their Phi: this is why the
-joint loss is a sum. Source: Benton et al. 2022 (2211.03595), with the sign of the implicit form as in SPEC.md, section "Theory".
+Phi is linear in L, so the generator of independent processes, the sum of theirs, has the sum of their Phi: this is
+why the joint loss is a sum. Source: Benton et al. 2022 (2211.03595), with the sign of the implicit form as in SPEC.md,
+section "Theory".
 """
 
 from __future__ import annotations
@@ -69,15 +71,17 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def rows(x: Tensor, lead: int = 1) -> Tensor:
-    """``x`` with everything behind its first ``lead`` axes flattened into one axis, of length one where there is nothing."""
+    """``x`` with everything behind its first ``lead`` axes flattened into one axis, of length one where there is
+    nothing."""
     return x.flatten(lead) if x.ndim > lead else x.unsqueeze(-1)
 
 
 class DiffusionGenerator(Generator):
     """L f = b . grad f + 1/2 sum_k V_k(V_k f): drift plus half the sum of squared vector fields.
 
-    Covers R^n, the torus, the sphere and SO(3) in ambient coordinates. The fields and the drift must have the divergence
-    that automatic differentiation of their ambient extension gives (true for constant, rotation and left-invariant fields).
+    Covers R^n, the torus, the sphere and SO(3) in ambient coordinates. The fields and the drift must have the
+    divergence that automatic differentiation of their ambient extension gives (true for constant, rotation and
+    left-invariant fields).
 
     Args:
         drift: x -> b(x), (B, *event).
@@ -235,7 +239,9 @@ class JumpGenerator(Generator):
         """
         states = self.states()
         if len(states) > _MAX_STATES:
-            raise DiffuseError(f"{type(self).__name__}: a matrix over {len(states)} states is too large (at most {_MAX_STATES})")
+            raise DiffuseError(
+                f"{type(self).__name__}: a matrix over {len(states)} states is too large (at most {_MAX_STATES})"
+            )
         index = {tuple(row): k for k, row in enumerate(rows(states).tolist())}
         y, out, _ = self.neighbours(states)
         columns = torch.tensor([[index[tuple(r)] for r in block] for block in rows(y, 2).tolist()])
@@ -256,7 +262,7 @@ class SumGenerator(Generator):
     """
 
     def __init__(self, parts: dict[str, Generator], speeds: dict[str, float] | None = None) -> None:
-        self.parts, self.speeds = dict(parts), {name: 1.0 for name in parts} | (speeds or {})
+        self.parts, self.speeds = dict(parts), dict.fromkeys(parts, 1.0) | (speeds or {})
         self.reference = " x ".join(part.reference for part in parts.values())
 
     def _sum(self, method: str, f: Callable[[dict[str, Tensor]], Tensor], x: dict[str, Tensor]) -> Tensor:

@@ -51,6 +51,8 @@ class NoisyGuidance:
         return self.weight != 1 and a < t and (t < b or b == t == 1)
 
 
-def ClassifierFreeGuidance(weight: float, interval: tuple[float, float] = (0.0, 1.0)) -> NoisyGuidance:  # noqa: N802 # a public name in the field's own spelling
+def ClassifierFreeGuidance(  # a public name, spelt as the class it stands for
+    weight: float, interval: tuple[float, float] = (0.0, 1.0)
+) -> NoisyGuidance:
     """Noisy guidance at sigma = 1: the condition is replaced by a draw of its prior."""
     return NoisyGuidance(weight, sigma=1.0, interval=interval)

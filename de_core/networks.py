@@ -12,7 +12,8 @@ __all__ = ["ClockFeatures", "GatedBlock"]
 
 
 class ClockFeatures(nn.Module):
-    """Cosines and sines of a clock at frequencies pi/2 * 2^k, k = 0..bands-1: t in [0, 1] of shape (...) -> (..., 2 bands)."""
+    """Cosines and sines of a clock at frequencies pi/2 * 2^k, k = 0..bands-1: t in [0, 1] of shape (...) -> (..., 2
+    bands)."""
 
     frequencies: Tensor
 
@@ -28,8 +29,8 @@ class ClockFeatures(nn.Module):
 class GatedBlock(nn.Module):
     """x + down(silu(a) * b), (a, b) = up(norm(x) (1 + scale) + shift), with (scale, shift) linear in a condition.
 
-    The last map starts at zero, so a new block is the identity. Source: Shazeer 2020 (2002.05202), gated units; Peebles and
-    Xie 2023 (2212.09748), adaptive norm.
+    The last map starts at zero, so a new block is the identity. Source: Shazeer 2020 (2002.05202), gated units;
+    Peebles and Xie 2023 (2212.09748), adaptive norm.
 
     Args:
         width: of x. hidden: of the gate. condition: width of the condition; 0 is none.

@@ -2,7 +2,8 @@
 
 Forms (equal up to a constant that the network does not enter, so one minimiser):
     denoising   E Phi(p_{t|0}(. | x_0)/beta): the kernel is the target. The default.
-    implicit    E [L* beta/beta + L log beta]: no target. The poster prints -L* log beta for the last term, which is wrong
+    implicit    E [L* beta/beta + L log beta]: no target. The poster prints -L* log beta for the last term, which is
+                wrong
                 (``tests/laws/test_errata.py``).
     explicit    E Phi(p_t/beta): the true score is the target, where a model of the truth is at hand.
 

@@ -83,8 +83,8 @@ _discovering = False
 _local: dict[tuple[str, str], ComponentInfo] = {}
 
 
-def get_modality(name: str) -> type[Modality]:
-    """The modality class of that name, imported now if it was not yet.
+def get_modality(name: str) -> type[Any]:
+    """The modality class of that name, a subclass of ``Modality``, imported now if it was not yet.
 
     Args:
         name: a bare name (``"gaussian"``) or a key (``"de-torus:torus"``).

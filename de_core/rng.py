@@ -1,8 +1,8 @@
 """Random streams. Nothing in the framework reads or moves the global seed.
 
-A function that draws takes ``rng``: a ``torch.Generator`` or an int seed. Long work is cut into blocks, and block k draws
-from its own stream, a function of (seed, k) alone, so that row i depends on the seed and not on how many rows, chunks or
-processes there are.
+A function that draws takes ``rng``: a ``torch.Generator`` or an int seed. Long work is cut into blocks, and block k
+draws from its own stream, a function of (seed, k) alone, so that row i depends on the seed and not on how many rows,
+chunks or processes there are.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Rng = torch.Generator | int
 def as_generator(rng: Rng, device: torch.device | str = "cpu") -> torch.Generator:
     """The generator that ``rng`` stands for, on ``device``.
 
-    A generator on that device is returned as it is, and the caller's draws move it. A generator on another device seeds a
-    new one with one draw of its own. An int seeds a new one.
+    A generator on that device is returned as it is, and the caller's draws move it. A generator on another device
+    seeds a new one with one draw of its own. An int seeds a new one.
 
     Raises:
         DiffuseError: ``rng`` is neither a generator nor an int.

@@ -1,7 +1,7 @@
 """Noise schedules as functions of the clock t in [0, 1]; t = 0 is data, t = 1 is the prior.
 
-Two kinds. A *path schedule* gives the coefficients of x_t = alpha(t) x_0 + sigma(t) eps and their derivatives. A *survival
-schedule* gives the probability a(t) that an element has not been touched by a jump process, with its rates.
+Two kinds. A *path schedule* gives the coefficients of x_t = alpha(t) x_0 + sigma(t) eps and their derivatives. A
+*survival schedule* gives the probability a(t) that an element has not been touched by a jump process, with its rates.
 
 Sources: Song et al. 2021 (2011.13456), Karras et al. 2022 (2206.00364), Nichol and Dhariwal 2021 (cosine),
 Sahoo et al. 2024 (2406.07524) and Shi et al. 2024 (2406.04329) for the survival schedules.
@@ -90,7 +90,8 @@ class Cosine(PathSchedule):
 
 @attrs.frozen
 class LinearVP(PathSchedule):
-    """dX = -b X/2 dt + sqrt(b) dW with b = low + (high - low) t: alpha = exp(-B/2), sigma^2 = 1 - exp(-B), B = int_0^t b."""
+    """dX = -b X/2 dt + sqrt(b) dW with b = low + (high - low) t: alpha = exp(-B/2), sigma^2 = 1 - exp(-B), B =
+    int_0^t b."""
 
     low: float = 0.1
     high: float = 20.0
@@ -116,7 +117,8 @@ class LinearVP(PathSchedule):
 
 @attrs.frozen
 class EDM(PathSchedule):
-    """Variance exploding, alpha = 1, sigma(t) = (low^(1/rho) + t (high^(1/rho) - low^(1/rho)))^rho for t > 0, sigma(0) = 0."""
+    """Variance exploding, alpha = 1, sigma(t) = (low^(1/rho) + t (high^(1/rho) - low^(1/rho)))^rho for t > 0,
+    sigma(0) = 0."""
 
     low: float = 0.002
     high: float = 80.0

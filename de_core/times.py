@@ -36,7 +36,8 @@ def _uniform(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
 def _low_discrepancy(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
     """(perm + u)/n over the batch axis, one shift u for the batch: each value is uniform, the batch is evenly spread.
 
-    Each element of an elementwise clock has its own permutation and shift. Source: Kingma et al. 2021 (2107.00630), app. I.1.
+    Each element of an elementwise clock has its own permutation and shift. Source: Kingma et al. 2021 (2107.00630),
+    app. I.1.
     """
     n, rest = shape[0], math.prod(shape[1:])
     order = torch.rand(rest, n, generator=rng, device=rng.device).argsort(1)
@@ -74,9 +75,9 @@ class Tied:
 class Faces:
     """A share of the samples on the faces of the cube, the rest from another policy.
 
-    In such a sample each modality is clean (t = 0) or absent (t = 1) with probability ``ends``/2 each, and otherwise keeps
-    the time that ``inner`` drew; a sample whose modalities would all be clean keeps its first time, since it would teach
-    nothing.
+    In such a sample each modality is clean (t = 0) or absent (t = 1) with probability ``ends``/2 each, and otherwise
+    keeps the time that ``inner`` drew; a sample whose modalities would all be clean keeps its first time, since it
+    would teach nothing.
 
     Args:
         inner: the policy of the other samples.
@@ -109,8 +110,8 @@ class Staged:
     """A policy for each stretch of training, with modalities held at fixed times on demand.
 
     Args:
-        stages: (until, policy, held) in order: up to ``until`` (a share of the training, the last one 1), draw by ``policy``, then
-            set every modality of ``held`` to its fixed time in [0, 1].
+        stages: (until, policy, held) in order: up to ``until`` (a share of the training, the last one 1), draw by
+            ``policy``, then set every modality of ``held`` to its fixed time in [0, 1].
     """
 
     stages: Sequence[tuple[float, TimePolicy, Mapping[str, float]]]

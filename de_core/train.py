@@ -1,7 +1,7 @@
 """The trainer: AdamW inside a budget of steps or minutes, averaged weights, a loss curve, stop and resume.
 
-Step k draws its batch, clocks and noises from streams of (seed, k) alone, so a run that stops and resumes inside a budget of
-steps takes the steps that it would have taken.
+Step k draws its batch, clocks and noises from streams of (seed, k) alone, so a run that stops and resumes inside a
+budget of steps takes the steps that it would have taken.
 """
 
 from __future__ import annotations
@@ -84,12 +84,13 @@ class Trainer:
         steps, minutes: the budget; whichever is reached first, at least one must be given. Warm-up and decay of the
             learning rate are laid out over it.
         batch_size: rows a step, at most as many as there are.
-        lr: peak learning rate; it rises linearly over the first ``warmup`` share of the budget and falls to 0 as a cosine.
-        weight_decay, betas: of AdamW.
+        lr: peak learning rate; it rises linearly over the first ``warmup`` share of the budget and falls to 0 as a
+        cosine. weight_decay, betas: of AdamW.
         clip: largest gradient norm.
         objective, form, weights, times: as in ``JointProcess.loss``.
         seed: of everything that is drawn.
-        out: a directory for ``curve.jsonl`` and, every ``save_every`` seconds and at the end, ``checkpoint/``; None keeps nothing.
+        out: a directory for ``curve.jsonl`` and, every ``save_every`` seconds and at the end, ``checkpoint/``; None
+        keeps nothing.
         on_step: called with each logged record.
         progress: a line on stderr where that is a terminal.
     """
@@ -217,13 +218,16 @@ class Trainer:
         if self.progress and sys.stderr.isatty():
             share = min(1.0, self._share())
             bar = "#" * int(30 * share)
-            sys.stderr.write(f"\r[{bar:<30}] {share:4.0%}  step {self.step}  loss {line['loss']:.4f}  {self.seconds:.0f} s ")
+            sys.stderr.write(
+                f"\r[{bar:<30}] {share:4.0%}  step {self.step}  loss {line['loss']:.4f}  {self.seconds:.0f} s "
+            )
             sys.stderr.flush()
 
-    # --- stop and resume -----------------------------------------------------------------------------------------------
+    # --- stop and resume --------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Write the whole state of the run to a directory artifact: weights, averages, optimiser, step, seconds, curve."""
+        """Write the whole state of the run to a directory artifact: weights, averages, optimiser, step, seconds,
+        curve."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for k, state in self.optimizer.state_dict()["state"].items():
@@ -239,7 +243,9 @@ class Trainer:
         """
         artifact = load_artifact(path)
         if artifact.config.get("kind") != "checkpoint":
-            raise DiffuseError(f"{path}: expected a checkpoint, got an artifact of kind {artifact.config.get('kind')!r}")
+            raise DiffuseError(
+                f"{path}: expected a checkpoint, got an artifact of kind {artifact.config.get('kind')!r}"
+            )
         groups: dict[str, dict[str, Tensor]] = {"model": {}, "average": {}, "optimizer": {}}
         for key, value in artifact.tensors.items():
             group, _, rest = key.partition(".")
@@ -248,7 +254,9 @@ class Trainer:
             self.model.load_state_dict(groups["model"])
             self.average.load_state_dict(groups["average"])
         except RuntimeError as error:
-            raise DiffuseError(f"{path}: the checkpoint is of another architecture: {str(error).splitlines()[-1].strip()}") from None
+            raise DiffuseError(
+                f"{path}: the checkpoint is of another architecture: {str(error).splitlines()[-1].strip()}"
+            ) from None
         state: dict[int, dict[str, Tensor]] = {}
         for key, value in groups["optimizer"].items():
             index, _, name = key.partition(".")
@@ -259,10 +267,15 @@ class Trainer:
 
 
 @torch.no_grad()
-def _power_average(average: list[Tensor], now: list[Tensor], count: Tensor | int) -> None:
-    """average <- average + (1 - (1 - 1/k)^17) (now - average): weights that grow like step^16, whatever the run's length.
+def _power_average(
+    average: tuple[Tensor, ...] | list[Tensor], now: tuple[Tensor, ...] | list[Tensor], count: Tensor | int
+) -> None:
+    """average <- average + (1 - (1 - 1/k)^17) (now - average): weights that grow like step^16, whatever the run's
+    length.
 
     Source: Karras et al. 2024 (2312.02696), power-function averaging.
     """
     k = float(count) + 1
-    torch._foreach_lerp_(average, now, 1 - (1 - 1 / k) ** (_HORIZON + 1))
+    share = 1 - (1 - 1 / k) ** (_HORIZON + 1)
+    for mean, value in zip(average, now, strict=True):
+        mean.lerp_(value, share)

@@ -95,7 +95,10 @@ class Diffusion(Modality):
 
     def again_output(self, answer: Any, weight: float) -> Output:
         """What ``again`` returned, guided: an output, or the pair (output, weak)."""
-        return self.blend(*answer, weight) if isinstance(answer, tuple) else answer
+        if not isinstance(answer, tuple):
+            return answer
+        output, weak = answer
+        return self.blend(output, weak, weight)
 
 
 def alive(noised: Noised) -> Noised:

@@ -1,7 +1,7 @@
 """The joint loop: one block of rows, all clocks from 1 down to 0.
 
-Each round is one network call at the present states and times (two where guidance is active); every sampled modality then
-moves on its own grid by its own stepper, from the same frozen state. The last round is ``finish``.
+Each round is one network call at the present states and times (two where guidance is active); every sampled modality
+then moves on its own grid by its own stepper, from the same frozen state. The last round is ``finish``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ def run_block(joint: JointProcess, model: Model, plan: Plan, rows: Tensor, rng: 
     """The samples of one block.
 
     Args:
-        rows: which rows of the given values the block holds, (block,) int64; the last row repeats where the block is cut.
+        rows: which rows of the given values the block holds, (block,) int64; the last row repeats where the block is
+        cut.
         rng: the block's own stream.
     """
     return _Block(joint, model, plan, rows, rng).run()
@@ -140,7 +141,8 @@ class _Block:
             self.x[name] = torch.where(expand(known, value), value, self.x[name])
 
     def _again(self, name: str, weak: tuple[State, State] | None) -> Callable[[Tensor, Tensor], Any]:
-        """A second network call for one modality at another state and time; all else, the weak condition too, is as it was."""
+        """A second network call for one modality at another state and time; all else, the weak condition too, is as
+        it was."""
         x, t = self.x, self.t
 
         def again(xi: Tensor, ti: Tensor) -> Any:
@@ -154,8 +156,9 @@ class _Block:
     def _weak(self) -> dict[str, tuple[State, State, State]]:
         """The weak call of every guided modality: (outputs, the states, the times that the network saw).
 
-        With something given, the given modalities are noised to sigma and one call serves all; with nothing given, one call
-        a guided modality noises the others to max(sigma, their time). No call and no draw where nothing is guided.
+        With something given, the given modalities are noised to sigma and one call serves all; with nothing given,
+        one call a guided modality noises the others to max(sigma, their time). No call and no draw where nothing is
+        guided.
         """
         guidance = self.plan.guidance
         if guidance is None:

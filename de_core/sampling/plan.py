@@ -25,11 +25,11 @@ class Given:
     Args:
         value: the state *at* its level, (n, *event): clean at level 0, already noisy above.
         level: its clock, in [0, 1].
-        known: which elements are held, (*element) or (n, *element) bool; None is all. The others are sampled. Exact where the
-            modality holds its known elements (masked) or has an elementwise clock; else the known part is drawn afresh at
-            each level from the forward kernel, with ``resample`` passes a step.
-        resample: passes a step where replacement is used: after a step t -> s the state goes back by the kernel s -> t and
-            the step is taken again (Lugmayr et al. 2022, 2201.09865). 1 is plain replacement.
+        known: which elements are held, (*element) or (n, *element) bool; None is all. The others are sampled. Exact
+            where the modality holds its known elements (masked) or has an elementwise clock; else the known part is
+            drawn afresh at each level from the forward kernel, with ``resample`` passes a step.
+        resample: passes a step where replacement is used: after a step t -> s the state goes back by the kernel s ->
+            t and the step is taken again (Lugmayr et al. 2022, 2201.09865). 1 is plain replacement.
     """
 
     value: Tensor
@@ -76,9 +76,9 @@ def make_plan(
     """Check a request and sort it.
 
     Raises:
-        DiffuseError: n or steps below 1; an unknown modality; a level outside [0, 1]; a value or ``known`` of wrong shape or
-            range; nothing left to sample; a stepper the modality lacks; guidance with no condition, or with sigma below a
-            condition's level.
+        DiffuseError: n or steps below 1; an unknown modality; a level outside [0, 1]; a value or ``known`` of wrong
+            shape or range; nothing left to sample; a stepper the modality lacks; guidance with no condition, or with
+            sigma below a condition's level.
     """
     for what, number in (("rows", n), ("steps", steps)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:

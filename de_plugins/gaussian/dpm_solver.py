@@ -24,8 +24,8 @@ def dpm_solver(
     """x_s = sigma_s/sigma_t x_t + alpha_s (1 - e^{-h}) D,  D = (1 + 1/2r) x0_hat(t) - 1/2r x0_hat(before).
 
     h = l_s - l_t with l = log(alpha/sigma), r = h_before/h. Without a step before it, or where that step started at
-    alpha = 0 (h infinite), D = x0_hat: the exact step for a constant x0_hat (DDIM). e^{-h} = alpha_t sigma_s/(sigma_t alpha_s)
-    is taken as the ratio, so nothing is infinite.
+    alpha = 0 (h infinite), D = x0_hat: the exact step for a constant x0_hat (DDIM). e^{-h} = alpha_t sigma_s/(sigma_t
+    alpha_s) is taken as the ratio, so nothing is infinite.
 
     Args:
         x0: the predicted data at (x_t, t), (B, *event).

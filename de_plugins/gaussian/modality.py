@@ -29,12 +29,13 @@ class Gaussian(Diffusion):
     """R^n with the kernel N(alpha_t x_0, sigma_t^2 I).
 
     Generator: L u = f x . grad u + g^2/2 Laplacian u, f = alpha'/alpha, g^2 = 2 sigma sigma' - 2 f sigma^2.
-    A network predicts v = (alpha eps - sigma x_0)/n, n^2 = alpha^2 + sigma^2 (for EDM this is Karras's preconditioned output,
-    up to sign, at unit data variance; the network scales its own input), or x_0, eps, or the score -eps/sigma.
+    A network predicts v = (alpha eps - sigma x_0)/n, n^2 = alpha^2 + sigma^2 (for EDM this is Karras's preconditioned
+    output, up to sign, at unit data variance; the network scales its own input), or x_0, eps, or the score -eps/sigma.
     ``convert`` turns any into any.
 
     Objectives, per sample and summed over elements: "elbo" g^2/2 |score error|^2; "simple" the squared error of the
-    prediction itself; "paper-tabular" |eps error|^2; "paper-text-image" its mean over elements (the authors' two losses).
+    prediction itself; "paper-tabular" |eps error|^2; "paper-text-image" its mean over elements (the authors' two
+    losses).
 
     Args:
         event_shape: of one sample.
@@ -62,7 +63,7 @@ class Gaussian(Diffusion):
         if not bool(x.isfinite().all()):
             raise DiffuseError(f"expected finite numbers, got {int((~x.isfinite()).sum())} that are NaN or infinite")
 
-    # --- the forward process -------------------------------------------------------------------------------------------
+    # --- the forward process ----------------------------------------------------------------------------------------
 
     def _scale(self) -> float:
         """Standard deviation of the prior."""
@@ -105,7 +106,7 @@ class Gaussian(Diffusion):
         sigma = torch.where(t == 1, self._scale(), self.path.sigma(t))
         return expand(alpha, x), expand(sigma, x)
 
-    # --- what a network says -------------------------------------------------------------------------------------------
+    # --- what a network says ----------------------------------------------------------------------------------------
 
     def convert(self, output: Output, xt: Tensor, t: Tensor, to: str, source: str | None = None) -> Tensor:
         """One parameterisation as another, at (x_t, t), t > 0: ``source`` (this modality's own by default) to ``to``.
@@ -141,9 +142,11 @@ class Gaussian(Diffusion):
         return -(noised.xt - alpha * noised.x0) / sigma**2
 
     def loss(self, output: Output, noised: Noised, *, objective: str = "elbo") -> Tensor:
-        """Equal to the family's g^2/2 |score error|^2 under "elbo", in the prediction's own error so that no end is singular:
+        """Equal to the family's g^2/2 |score error|^2 under "elbo", in the prediction's own error so that no end is
+        singular:
 
-        r = sigma'/sigma - alpha'/alpha = g^2/(2 sigma^2);  v: r alpha^2/n^2;  x0: r alpha^2/sigma^2;  eps: r;  score: r sigma^2.
+        r = sigma'/sigma - alpha'/alpha = g^2/(2 sigma^2);  v: r alpha^2/n^2;  x0: r alpha^2/sigma^2;  eps: r;  score:
+        r sigma^2.
         """
         if objective not in _OBJECTIVES:
             raise DiffuseError(f"gaussian: no objective {objective!r}; expected one of {', '.join(_OBJECTIVES)}")
@@ -171,7 +174,7 @@ class Gaussian(Diffusion):
         x0 = (weights.to(xt.dtype) @ rows(candidates).to(xt.dtype)).reshape(xt.shape)
         return self.convert(x0, xt, t, self.prediction, source="x0")
 
-    # --- the reverse process -------------------------------------------------------------------------------------------
+    # --- the reverse process ----------------------------------------------------------------------------------------
 
     def methods(self) -> tuple[str, ...]:
         return ("dpm_solver", "euler", "heun", "ancestral")
@@ -219,10 +222,11 @@ class Gaussian(Diffusion):
         x0 = self.convert(self.blend(output, weak, weight), xt, torch.where(t > 0, t, 0.5), "x0")
         return torch.where(expand(t > 0, xt), x0, xt)
 
-    # --- likelihood ----------------------------------------------------------------------------------------------------
+    # --- likelihood -------------------------------------------------------------------------------------------------
 
     def prior_kl(self, x0: Tensor) -> Tensor:
-        """0 where alpha(1) = 0; else KL(N(alpha x_0, sigma^2) || N(0, S^2)), S the prior's scale, at the end of the path."""
+        """0 where alpha(1) = 0; else KL(N(alpha x_0, sigma^2) || N(0, S^2)), S the prior's scale, at the end of the
+        path."""
         one = torch.ones((), dtype=torch.float64)
         alpha, sigma, scale = float(self.path.alpha(one)), float(self.path.sigma(one)), self._scale()
         ratio = (sigma / scale) ** 2

@@ -1,4 +1,5 @@
-"""How class scores lie in a network's output: one vocabulary for all elements, or one size per element, side by side."""
+"""How class scores lie in a network's output: one vocabulary for all elements, or one size per element, side by
+side."""
 
 from __future__ import annotations
 
@@ -81,7 +82,8 @@ class Regular(Layout):
     def draw(
         self, output: Tensor, where: Tensor, xt: Tensor, generator: torch.Generator, weak: Tensor | None, weight: float
     ) -> Tensor:
-        """Only the rows that are drawn are ever read: with a vocabulary of 50,000 that is most of the cost of a step."""
+        """Only the rows that are drawn are ever read: with a vocabulary of 50,000 that is most of the cost of a
+        step."""
         chosen = output[where]
         if weak is not None:
             chosen = guided_log_probs(chosen.log_softmax(-1), weak[where].log_softmax(-1), weight)
@@ -146,7 +148,8 @@ class Ragged(Layout):
     def draw(
         self, output: Tensor, where: Tensor, xt: Tensor, generator: torch.Generator, weak: Tensor | None, weight: float
     ) -> Tensor:
-        """One cumulative sum in float64 over the flat probabilities; each element's uniform falls into its own stretch."""
+        """One cumulative sum in float64 over the flat probabilities; each element's uniform falls into its own
+        stretch."""
         sizes, offsets, _ = self._on(output.device)
         log_probs = self.log_softmax(output)
         if weak is not None:

@@ -25,12 +25,13 @@ class Masked(Jump):
     """Class indices 0..K-1, and K for the mask (each element's own K when ragged).
 
     Generator: Q(x, mask) = h(t) = -a'/a for an unmasked element. Kernel: x_0 with probability a(t), else the mask. The
-    network gives class scores of p(x_0 | x_t); the ratio at a masked element is beta(y)/beta(x) = a/(1-a) p(y), and the score
-    entropy is then exactly w(t) times the cross entropy over masked elements, w = -a'/(1-a), with nothing left over.
+    network gives class scores of p(x_0 | x_t); the ratio at a masked element is beta(y)/beta(x) = a/(1-a) p(y), and
+    the score entropy is then exactly w(t) times the cross entropy over masked elements, w = -a'/(1-a), with nothing
+    left over.
 
-    Objectives: "elbo" that; "simple" (M+1)/m times the cross entropy over the m masked of the M elements with t > 0: under
-    uniform tied times it has the bound's own expectation, without its 1/t tail; "paper-tabular" 0.1 w(t) times the
-    cross entropy over all elements; "paper-text-image" its mean over all elements (the authors' two losses).
+    Objectives: "elbo" that; "simple" (M+1)/m times the cross entropy over the m masked of the M elements with t > 0:
+    under uniform tied times it has the bound's own expectation, without its 1/t tail; "paper-tabular" 0.1 w(t) times
+    the cross entropy over all elements; "paper-text-image" its mean over all elements (the authors' two losses).
 
     Args:
         event_shape: of one sample.
@@ -44,9 +45,7 @@ class Masked(Jump):
     capabilities = frozenset({"generator", "density", "elementwise", "likelihood", "implicit"})
     holds_known = True  # a kept token is exact: the optimal prediction needs the tokens, not the clock (Ou et al. 2024)
 
-    def __init__(
-        self, event_shape: Sequence[int], num_classes: int | Sequence[int], schedule: str = "linear"
-    ) -> None:
+    def __init__(self, event_shape: Sequence[int], num_classes: int | Sequence[int], schedule: str = "linear") -> None:
         self.event_shape = self.element_shape = tuple(int(n) for n in event_shape)
         self.schedule, self.clock = schedule, survival_schedule(schedule)
         sizes = [num_classes] if isinstance(num_classes, int) else [int(k) for k in num_classes]
@@ -57,7 +56,9 @@ class Masked(Jump):
             self.layout: Layout = Regular(self.event_shape, num_classes)
         else:
             if self.event_shape != (len(sizes),):
-                raise DiffuseError(f"num_classes: expected one for each element of {self.event_shape}, got {len(sizes)}")
+                raise DiffuseError(
+                    f"num_classes: expected one for each element of {self.event_shape}, got {len(sizes)}"
+                )
             self.num_classes = tuple(sizes)
             self.layout = Ragged(sizes)
         self.output_shape = self.layout.output_shape
@@ -76,7 +77,7 @@ class Masked(Jump):
             worst = int(x.min()) if bool((x < 0).any()) else int((x - top).max() + top.max())
             raise DiffuseError(f"expected class indices from 0 to {int(top.max())}, got {worst}")
 
-    # --- the forward process -------------------------------------------------------------------------------------------
+    # --- the forward process ----------------------------------------------------------------------------------------
 
     def mask(self, device: torch.device) -> Tensor:
         """The mask's index, broadcastable to the event."""
@@ -104,7 +105,7 @@ class Masked(Jump):
         value = torch.where(xt == self.mask(xt.device), lost, torch.where(xt == x0, kept, 0.0))
         return rows(value.log()).sum(1)
 
-    # --- what a network says -------------------------------------------------------------------------------------------
+    # --- what a network says ----------------------------------------------------------------------------------------
 
     def log_probs(self, output: Output) -> Tensor:
         """log p(x_0 | x_t) in the layout of the output."""
@@ -143,7 +144,7 @@ class Masked(Jump):
         marginal = (weights @ rows(hot)).reshape(len(xt), *self.event_shape, self.layout.largest)
         return self.layout.unpadded(marginal.clamp_min(torch.finfo(marginal.dtype).tiny).log())
 
-    # --- the reverse process -------------------------------------------------------------------------------------------
+    # --- the reverse process ----------------------------------------------------------------------------------------
 
     def methods(self) -> tuple[str, ...]:
         return ("analytic", "tau_leaping", "tau_leaping_paper")
@@ -164,11 +165,11 @@ class Masked(Jump):
     ) -> tuple[Tensor, Any]:
         """Masked elements may take a class; others never change.
 
-        "analytic" (default; Sahoo et al. 2024): unmask with probability (a_s - a_t)/(1 - a_t), exact given p. Guidance mixes
-        log-probabilities and renormalises. "tau_leaping": rates w(t) p(y), frozen over the step; a Poisson number of jumps
-        with mean (t - s) w Z, any of them moves the element, Z = sum_y p_strong^w p_weak^(1-w) (1 unguided): log-rates are mixed
-        raw. "tau_leaping_paper": as the authors' code, an element with more than one jump stays, so it moves with
-        probability z e^-z.
+        "analytic" (default; Sahoo et al. 2024): unmask with probability (a_s - a_t)/(1 - a_t), exact given p.
+        Guidance mixes log-probabilities and renormalises. "tau_leaping": rates w(t) p(y), frozen over the step; a
+        Poisson number of jumps with mean (t - s) w Z, any of them moves the element, Z = sum_y p_strong^w
+        p_weak^(1-w) (1 unguided): log-rates are mixed raw. "tau_leaping_paper": as the authors' code, an element with
+        more than one jump stays, so it moves with probability z e^-z.
         """
         method = method or "analytic"
         if method not in self.methods():
@@ -194,7 +195,7 @@ class Masked(Jump):
         where = xt == self.mask(xt.device)
         return self.layout.draw(output, where, xt, as_generator(rng, xt.device), weak, weight)
 
-    # --- likelihood ----------------------------------------------------------------------------------------------------
+    # --- likelihood -------------------------------------------------------------------------------------------------
 
     def prior_kl(self, x0: Tensor) -> Tensor:
         """0: a(1) = 0, everything is masked."""

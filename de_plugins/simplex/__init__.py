@@ -1,4 +1,5 @@
-"""Plugin "simplex": shares that sum to one, under a Wright-Fisher diffusion. Light: the class is imported on first use."""
+"""Plugin "simplex": shares that sum to one, under a Wright-Fisher diffusion. Light: the class is imported on first
+use."""
 
 from de_core.hookspecs import ModalityInfo, hookimpl
 

@@ -12,7 +12,8 @@ __all__ = ["WrightFisherGenerator"]
 
 
 class WrightFisherGenerator(Generator):
-    """L f = b [psi/2 sum_i (pi_i - x_i) d_i f + 1/2 sum_ij A_ij d_ij f], A = diag(x) - x x^T, pi uniform, for each simplex.
+    """L f = b [psi/2 sum_i (pi_i - x_i) d_i f + 1/2 sum_ij A_ij d_ij f], A = diag(x) - x x^T, pi uniform, for each
+    simplex.
 
     Reversible against D = Dir(psi pi), the reference measure: densities against it satisfy L* p = L p.
 

@@ -1,4 +1,5 @@
-"""Plugin "uniform": classes under a chain that jumps to any class at one rate. Light: the class is imported on first use."""
+"""Plugin "uniform": classes under a chain that jumps to any class at one rate. Light: the class is imported on first
+use."""
 
 from de_core.hookspecs import ModalityInfo, hookimpl
 

@@ -28,7 +28,8 @@ class Uniform(Jump):
     The network gives class scores of mu, with
 
     - ``head="posterior"``: mu = p(x_0 | x_t) (element by element), beta(j)/beta(z) = sum_b mu_b P_t(b, j)/P_t(b, z);
-    - ``head="leave_one_out"``: nu = p(x_0 | x_t without this element), beta(j)/beta(z) = (K a nu_j + 1 - a)/(K a nu_z + 1 - a),
+    - ``head="leave_one_out"``: nu = p(x_0 | x_t without this element), beta(j)/beta(z) = (K a nu_j + 1 - a)/(K a nu_z
+      + 1 - a),
       the form of UDLM. The two agree through mu_b = nu_b P_t(b, z)/sum; taking one for the other gives wrong rates.
 
     Objectives: "elbo" the score entropy h/K sum_{j != z} [s - r log s + r log r - r]; "simple" the cross entropy of the
@@ -63,7 +64,7 @@ class Uniform(Jump):
             worst = int(x.min()) if int(x.min()) < 0 else int(x.max())
             raise DiffuseError(f"expected class indices from 0 to {self.num_classes - 1}, got {worst}")
 
-    # --- the forward process -------------------------------------------------------------------------------------------
+    # --- the forward process ----------------------------------------------------------------------------------------
 
     def prior(self, batch: int, *, rng: Rng) -> Tensor:
         draw = as_generator(rng, rng.device if isinstance(rng, torch.Generator) else "cpu")
@@ -89,7 +90,7 @@ class Uniform(Jump):
         kept, lost = expand(self.clock.survival(t), xt), expand(self.clock.lost(t), xt) / self.num_classes
         return rows(torch.where(xt == x0, kept + lost, lost.expand(xt.shape)).log()).sum(1)
 
-    # --- what a network says -------------------------------------------------------------------------------------------
+    # --- what a network says ----------------------------------------------------------------------------------------
 
     def _odds(self, t: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
         """log c with c = P_t(b, b)/P_t(b, x != b) = 1 + K a/(1 - a), shaped (B, *event or 1s, 1)."""
@@ -107,8 +108,8 @@ class Uniform(Jump):
     def log_ratios(self, output: Output, xt: Tensor, t: Tensor) -> Tensor:
         """log beta(j)/beta(x_t) for every class j of every element, (B, *event, K); 0 at the present class.
 
-        s_j = 1 + mu_j (c - 1) - mu_z (1 - 1/c) = nu-form by the identity in the class docstring. Near t = 1 (c -> 1) log1p
-        keeps the small difference; where s is small, s is summed from positive terms.
+        s_j = 1 + mu_j (c - 1) - mu_z (1 - 1/c) = nu-form by the identity in the class docstring. Near t = 1 (c -> 1)
+        log1p keeps the small difference; where s is small, s is summed from positive terms.
         """
         log_mu = self.posterior(output, xt, t)
         log_c = self._odds(times(t, xt), xt, log_mu.dtype)
@@ -163,7 +164,7 @@ class Uniform(Jump):
         here = torch.nn.functional.one_hot(xt, self.num_classes).to(log_mu.dtype)
         return (log_mu - here * self._odds(times(t, xt), xt, log_mu.dtype)).log_softmax(-1)
 
-    # --- the reverse process -------------------------------------------------------------------------------------------
+    # --- the reverse process ----------------------------------------------------------------------------------------
 
     def methods(self) -> tuple[str, ...]:
         return ("analytic", "tau_leaping")
@@ -195,9 +196,9 @@ class Uniform(Jump):
         again: Again | None = None,
         carry: Any = None,
     ) -> tuple[Tensor, Any]:
-        """"analytic" (default): a draw of q(x_s | x_t), exact given mu; guidance mixes its log-probabilities and renormalises
-        (Schiff et al. 2024). "tau_leaping": rates h/K beta(j)/beta(x_t) frozen over the step, a jump with probability
-        1 - exp(-(t - s) total); guidance mixes log-rates."""
+        """ "analytic" (default): a draw of q(x_s | x_t), exact given mu; guidance mixes its log-probabilities and
+        renormalises (Schiff et al. 2024). "tau_leaping": rates h/K beta(j)/beta(x_t) frozen over the step, a jump
+        with probability 1 - exp(-(t - s) total); guidance mixes log-rates."""
         method = method or "analytic"
         if method not in self.methods():
             raise DiffuseError(f"uniform: no stepper {method!r}; expected one of {', '.join(self.methods())}")
@@ -229,7 +230,7 @@ class Uniform(Jump):
         drawn = categorical(guided_log_probs(log_mu, other, weight), as_generator(rng, xt.device))
         return torch.where(expand(t > 0, xt), drawn, xt)
 
-    # --- likelihood ----------------------------------------------------------------------------------------------------
+    # --- likelihood -------------------------------------------------------------------------------------------------
 
     def prior_kl(self, x0: Tensor) -> Tensor:
         """0: a(1) = 0, the kernel is the prior."""

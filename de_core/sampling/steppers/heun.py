@@ -23,8 +23,8 @@ def heun(
 ) -> Tensor:
     """x_s = x_t + (s - t) (v(x_t, t) + v(x_hat, s))/2 with x_hat Euler's step.
 
-    Both coefficients of the second stage are taken at s. The poster's Algorithm 4 prints them at t, which is first order:
-    ``tests/laws/test_errata.py`` measures both.
+    Both coefficients of the second stage are taken at s. The poster's Algorithm 4 prints them at t, which is first
+    order: ``tests/laws/test_errata.py`` measures both.
 
     Raises:
         DiffuseError: no second network call was offered.

@@ -1,4 +1,5 @@
-"""The digits demo's joint process and network: picture, caption, label and ink shares, each on its own space and clock."""
+"""The digits demo's joint process and network: picture, caption, label and ink shares, each on its own space and
+clock."""
 
 from __future__ import annotations
 
