@@ -1,0 +1,181 @@
+"""The default network of a table: a fused gated residual MLP over all columns, and its size from a preset."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from de_core.errors import DiffuseError
+from de_core.networks import ClockFeatures, GatedBlock
+
+__all__ = ["PRESETS", "ClassTable", "TableMLP", "count_parameters"]
+
+PRESETS = {"nano": 64_000, "small": 300_000, "base": 2_000_000}
+"""Most parameters of each preset, all counted: embedding tables, heads and biases too."""
+
+_DEPTH = {"nano": 2, "small": 3, "base": 4}
+_RANKS = {"nano": 8, "small": 16, "base": 32}
+_BANDS = 2  # frequencies of the sines and cosines of a number
+
+
+class ClassTable(nn.Module):
+    """One vector of length ``width`` for each class of each column, (sum of sizes, width), held with few parameters.
+
+    A column of at most ``rank`` classes has its vectors directly; a larger one as codes (size, rank) times a basis
+    (rank, width) of its own, so that a column of a thousand classes costs a thousand short codes.
+
+    Args:
+        sizes: classes of each column, (D,).
+        width: of a vector. rank: of a large column.
+        zero: start with all vectors zero, as an output layer does; else with variance 1/D, so that a sum of one vector
+            a column has variance 1.
+    """
+
+    def __init__(self, sizes: Sequence[int], width: int, rank: int, *, zero: bool) -> None:
+        super().__init__()
+        small = [d for d, size in enumerate(sizes) if size <= rank]
+        large = [d for d, size in enumerate(sizes) if size > rank]
+        scale = 0.0 if zero else 1 / math.sqrt(max(1, len(sizes)))
+        self.rank, self.longest = rank, max((sizes[d] for d in large), default=0)
+        self.direct = nn.Parameter(scale * torch.randn(sum(sizes[d] for d in small), width))
+        self.codes = nn.Parameter(torch.randn(sum(sizes[d] for d in large), rank))
+        self.bases = nn.Parameter(scale / math.sqrt(rank) * torch.randn(len(large), rank, width))
+        # where the rows lie: `slots` spreads the codes over (large column, class) with padding, `order` brings the rows of
+        # [direct; slots] into column order
+        slots = torch.zeros(len(large), self.longest, dtype=torch.int64)
+        starts, place, code = [0] * len(sizes), 0, 0
+        for d in small:
+            starts[d], place = place, place + sizes[d]
+        for k, d in enumerate(large):
+            slots[k, : sizes[d]] = torch.arange(code, code + sizes[d])
+            starts[d], code = place + k * self.longest, code + sizes[d]
+        order = [torch.arange(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+        self.slots: Tensor
+        self.order: Tensor
+        self.register_buffer("slots", slots, persistent=False)
+        self.register_buffer(
+            "order", torch.cat(order) if order else torch.zeros(0, dtype=torch.int64), persistent=False
+        )
+
+    def forward(self) -> Tensor:
+        """All vectors, column after column."""
+        rows = self.direct
+        if self.longest:
+            spread = functional.embedding(self.slots, self.codes)
+            rows = torch.cat([rows, torch.bmm(spread, self.bases).flatten(0, 1)])
+        return functional.embedding(self.order, rows)
+
+
+class TableMLP(nn.Module):
+    """Class scores and velocities of all columns from all noisy columns and the clocks of the numbers.
+
+    The first layer is linear in the one-hot classes (the mask is one more class of each column) and, for every number, in
+    x, alpha x, sines and cosines of x, alpha and sigma, where alpha = cos(pi t/2). A masked column needs no clock: what it
+    shows is all there is to know (Ou et al. 2024, 2406.03736). The velocity of a number is a + b x with a and b read from
+    the last layer, which is exact where the posterior is normal. At the start a class has its training share and the
+    velocity is 0, the best constant for a standard normal column.
+
+    Args:
+        class_sizes: (D,). numbers: C.
+        width, hidden, depth: of the gated blocks. rank: see ``ClassTable``.
+        marginals: (sum of class sizes,) log shares of the classes in training; None starts uniform.
+    """
+
+    def __init__(
+        self,
+        class_sizes: Sequence[int],
+        numbers: int,
+        *,
+        width: int,
+        hidden: int,
+        depth: int,
+        rank: int,
+        marginals: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.class_sizes, self.numbers = tuple(int(size) for size in class_sizes), int(numbers)
+        self.width = width
+        self.settings = {"width": width, "hidden": hidden, "depth": depth, "rank": rank}
+        shown = [size + 1 for size in self.class_sizes]
+        self.enter = ClassTable(shown, width, rank, zero=False)
+        self.offsets: Tensor
+        self.register_buffer("offsets", torch.tensor([0, *shown]).cumsum(0)[: len(shown)], persistent=False)
+        self.clock, self.waves = ClockFeatures(1), ClockFeatures(_BANDS)
+        self.measure = nn.Linear(self.numbers * (4 + 2 * _BANDS), width) if self.numbers else None
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.blocks = nn.ModuleList(GatedBlock(width, hidden) for _ in range(depth))
+        self.scores = ClassTable(self.class_sizes, width, rank, zero=True)
+        total = sum(self.class_sizes)
+        self.score_bias = nn.Parameter(torch.zeros(total) if marginals is None else marginals.to(torch.float32).clone())
+        self.velocity = nn.Linear(width, 2 * self.numbers) if self.numbers else None
+        if self.velocity is not None:
+            nn.init.zeros_(self.velocity.weight)
+            nn.init.zeros_(self.velocity.bias)
+
+    def forward(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
+        h, out = self.bias, {}
+        if self.class_sizes:
+            h = h + functional.embedding_bag(x["classes"] + self.offsets, self.enter(), mode="sum")
+        if self.measure is not None:
+            number, clock = x["numbers"], self.clock(t["numbers"])
+            alpha = clock[..., 0]
+            features = [number, alpha * number, clock.flatten(1), self.waves(number).flatten(1)]
+            h = h + self.measure(torch.cat(features, 1))
+        for block in self.blocks:
+            h = block(h)
+        h = functional.layer_norm(h, (self.width,))
+        if self.class_sizes:
+            out["classes"] = functional.linear(h, self.scores(), self.score_bias)
+        if self.velocity is not None:
+            level, slope = self.velocity(h).chunk(2, 1)
+            out["numbers"] = level + slope * x["numbers"]
+        return out
+
+    @classmethod
+    def for_preset(cls, preset: str, class_sizes: Sequence[int], numbers: int) -> dict[str, Any]:
+        """The settings of the largest network of this shape within the preset's parameters.
+
+        Raises:
+            DiffuseError: an unknown preset, or a table whose smallest network is larger.
+        """
+        if preset not in PRESETS:
+            raise DiffuseError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
+        most, depth = PRESETS[preset], _DEPTH[preset]
+
+        def size(width: int, hidden: int, rank: int) -> int:
+            return count_parameters(class_sizes, numbers, width=width, hidden=hidden, depth=depth, rank=rank)
+
+        best: dict[str, Any] | None = None
+        for rank in [r for r in (32, 16, 12, 8, 6, 4, 3, 2, 1) if r <= _RANKS[preset]]:
+            # the widest network whose gates are as wide as it is; then wider gates from what is left
+            width = max((w for w in range(8, 1025, 8) if size(w, w, rank) <= most), default=0)
+            if width and (best is None or width > 1.5 * best["width"]):
+                spare = most - size(width, width, rank)
+                hidden = width + spare // (depth * (3 * width + 2))
+                best = {"width": width, "hidden": hidden, "depth": depth, "rank": rank}
+        if best is None:
+            least = size(8, 8, 1)
+            raise DiffuseError(
+                f"preset '{preset}' has at most {most:,} parameters, but a table of {len(class_sizes) + numbers} variables "
+                f"with {sum(class_sizes):,} classes needs {least:,} at the least; take a larger preset or lower max_classes"
+            )
+        return best
+
+
+def count_parameters(
+    class_sizes: Sequence[int], numbers: int, *, width: int, hidden: int, depth: int, rank: int
+) -> int:
+    """Parameters of a ``TableMLP``, without making it."""
+
+    def table(sizes: Sequence[int]) -> int:
+        return sum(n * width if n <= rank else n * rank + rank * width for n in sizes)
+
+    blocks = depth * (width * 2 * hidden + 2 * hidden + hidden * width + width)
+    entry = table([n + 1 for n in class_sizes]) + width + (numbers * (4 + 2 * _BANDS) * width + width if numbers else 0)
+    heads = table(class_sizes) + sum(class_sizes) + 2 * numbers * (width + 1)
+    return blocks + entry + heads

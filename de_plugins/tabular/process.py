@@ -1,0 +1,142 @@
+"""A table as a joint process: its modalities, its rows, the clocks that training draws, and guidance by columns.
+
+A coded row is (classes, numbers). A number whose gate is shut is not there; its place holds a standard normal draw that
+depends on nothing. So there is one joint law over all rows, and process, loss and bound need no mask: behind a shut gate the
+network learns that the number is noise (velocity 0), and decoding does not read it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import attrs
+import torch
+from torch import Tensor
+
+from de_core import JointProcess, Modality, NoisyGuidance, get_modality
+from de_core.joint import Model
+from de_plugins.tabular.codec import Encoded
+
+__all__ = ["BLOCK", "Guided", "TableSource", "TableTimes", "absent_nats", "rows_of", "table_process"]
+
+BLOCK = 2048
+"""Rows that are sampled together: many, since the networks are small."""
+
+
+def table_process(class_sizes: tuple[int, ...], numbers: int) -> JointProcess:
+    """The product of "numbers" (gaussian, C) and "classes" (masked, one size a column), each column with its own clock.
+
+    A modality without columns is left out.
+    """
+    modalities: dict[str, Modality] = {}
+    if numbers:
+        modalities["numbers"] = get_modality("gaussian")((numbers,))
+    if class_sizes:
+        modalities["classes"] = get_modality("masked")((len(class_sizes),), num_classes=list(class_sizes))
+    return JointProcess(modalities, elementwise=tuple(modalities), block=BLOCK)
+
+
+def rows_of(coded: Encoded, rng: torch.Generator) -> dict[str, Tensor]:
+    """States of the process, with a standard normal draw in place of each number that is not there."""
+    rows = {}
+    if coded.numbers.shape[1]:
+        noise = torch.randn(coded.numbers.shape, generator=rng)
+        rows["numbers"] = torch.where(coded.present, coded.numbers, noise)
+    if coded.classes.shape[1]:
+        rows["classes"] = coded.classes
+    return rows
+
+
+def absent_nats(rows: Mapping[str, Tensor], coded: Encoded) -> Tensor:
+    """-log N(x; 0, 1) summed over the numbers that are not there, (n,).
+
+    A bound on -log p(row, noise) less this, which is -log of the noise's own law, bounds -log p(row) in the mean over the
+    noise: E_q[-log p(row, z) + log q(z)] >= -log E_q[p(row, z)/q(z)] = -log p(row), Jensen's inequality.
+    """
+    if "numbers" not in rows:
+        return torch.zeros(len(coded))
+    nats = 0.5 * rows["numbers"].double() ** 2 + 0.5 * math.log(2 * math.pi)
+    return torch.where(coded.present, 0.0, nats).sum(1)
+
+
+@attrs.frozen(eq=False)
+class TableSource:
+    """Training rows in memory; the noise behind shut gates is drawn anew each time a row is seen."""
+
+    coded: Encoded
+
+    def __len__(self) -> int:
+        return len(self.coded)
+
+    def batch(self, index: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        """Rows by index, (B,)."""
+        fields = attrs.fields(Encoded)
+        return rows_of(Encoded(*(getattr(self.coded, field.name)[index] for field in fields)), rng)
+
+
+@attrs.frozen
+class TableTimes:
+    """Clocks of the columns, by row: every pattern that sampling, imputation and guidance show to a network.
+
+    Most rows have one t ~ U(0, 1) for all columns, evenly spread over the batch. In a share ``given`` of the rows each column
+    is clean (t = 0) with a probability that is itself uniform, as when it is given; the rest keep t. In a share ``loose``
+    each number has a clock of its own, as when it is given with noise. Masked columns need neither: a tied clock already
+    shows every set of them.
+    """
+
+    given: float = 0.2
+    loose: float = 0.1
+
+    def draw(
+        self, shapes: Mapping[str, tuple[int, ...]], *, rng: torch.Generator, progress: float = 0.0
+    ) -> dict[str, Tensor]:
+        """``shapes``: (B, columns) by name."""
+        batch = next(iter(shapes.values()))[0]
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=rng, device=rng.device)
+
+        def spread(rows: int) -> Tensor:
+            order = uniform(rows, batch).argsort(1)
+            return ((order + uniform(rows, 1)) / batch).T
+
+        t = spread(1)
+        kind, share = uniform(batch, 1), uniform(batch, 1)
+        out = {}
+        for name, shape in shapes.items():
+            value = t.expand(shape)
+            if "numbers" in shapes:
+                if name == "numbers":
+                    value = torch.where(kind < self.loose, spread(shape[1]), value)
+                clean = (kind >= self.loose) & (kind < self.loose + self.given) & (uniform(*shape) < share)
+                value = torch.where(clean, 0.0, value)
+            out[name] = value.contiguous()
+        return out
+
+
+class Guided:
+    """A model whose answers are guided by the columns that are given: weight * strong + (1 - weight) * weak.
+
+    The weak answer sees the given columns, which are those with clock 0, noised to sigma. Velocities are affine in the score
+    and class scores are log-probabilities up to a constant, so the mix of outputs is the mix of differences of log beta.
+
+    Args:
+        model, joint, guidance: as in ``JointProcess.sample``.
+        rng: of the noise on the given columns; blocks come one after the other, each whole.
+    """
+
+    def __init__(self, model: Model, joint: JointProcess, guidance: NoisyGuidance, rng: torch.Generator) -> None:
+        self.model, self.joint, self.guidance, self.rng = model, joint, guidance, rng
+
+    def __call__(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
+        strong = self.model(x, t)
+        w = self.guidance.weight
+        if not self.guidance.active(max(float(clock.max()) for clock in t.values())):
+            return strong
+        weak_x, weak_t = {}, {}
+        for name, modality in self.joint.modalities.items():
+            weak_t[name] = torch.where(t[name] == 0, self.guidance.level(name), t[name])
+            weak_x[name] = modality.perturb(x[name], weak_t[name], s=t[name], rng=self.rng).xt
+        weak = self.model(weak_x, weak_t)
+        return {name: w * strong[name] + (1 - w) * weak[name] for name in strong}
