@@ -74,8 +74,9 @@ class Masked(Jump):
     def _check_range(self, x: Tensor, *, masks: bool) -> None:
         top = self.layout.sizes(x.device) - (0 if masks else 1)
         if x.numel() and bool(((x < 0) | (x > top)).any()):
-            worst = int(x.min()) if bool((x < 0).any()) else int((x - top).max() + top.max())
-            raise DiffuseError(f"expected class indices from 0 to {int(top.max())}, got {worst}")
+            wrong = tuple(((x < 0) | (x > top)).nonzero()[0].tolist())
+            highest, at = int(top.expand(x.shape)[wrong]), f" at element {wrong[1:]}" if self.event_shape else ""
+            raise DiffuseError(f"expected class indices from 0 to {highest}{at}, got {int(x[wrong])} in row {wrong[0]}")
 
     # --- the forward process ----------------------------------------------------------------------------------------
 
@@ -88,7 +89,8 @@ class Masked(Jump):
         return self.mask(device).expand(batch, *self.event_shape).clone()
 
     def perturb(self, x: Tensor, t: Tensor | float, *, s: Tensor | float = 0.0, rng: Rng) -> Noised:
-        t, s = times(t, x), times(s, x)
+        t = times(t, x)
+        s = expand(times(s, x), t).expand_as(t)
         if bool((t < s).any()):
             raise DiffuseError("masked: the kernel runs forward, expected t >= s")
         u = torch.rand(x.shape, generator=as_generator(rng, x.device), device=x.device, dtype=torch.float64)

@@ -118,7 +118,8 @@ class Simplex(Diffusion):
         return dirichlet(torch.ones(batch, *self.event_shape, device=draw.device), draw, torch.get_default_dtype())
 
     def perturb(self, x: Tensor, t: Tensor | float, *, s: Tensor | float = 0.0, rng: Rng) -> Noised:
-        t, s = times(t, x), times(s, x)
+        t = times(t, x)
+        s = expand(times(s, x), t).expand_as(t)
         if bool((t < s).any()):
             raise DiffuseError("simplex: the kernel runs forward, expected t >= s")
         draw = as_generator(rng, x.device)

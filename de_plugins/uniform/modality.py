@@ -72,7 +72,8 @@ class Uniform(Jump):
         return torch.randint(self.num_classes, shape, generator=draw, device=draw.device)
 
     def perturb(self, x: Tensor, t: Tensor | float, *, s: Tensor | float = 0.0, rng: Rng) -> Noised:
-        t, s = times(t, x), times(s, x)
+        t = times(t, x)
+        s = expand(times(s, x), t).expand_as(t)
         if bool((t < s).any()):
             raise DiffuseError("uniform: the kernel runs forward, expected t >= s")
         draw = as_generator(rng, x.device)
