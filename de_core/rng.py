@@ -13,7 +13,7 @@ import torch
 
 from de_core.errors import DiffuseError
 
-__all__ = ["Rng", "as_generator", "seed_of", "stream"]
+__all__ = ["Rng", "as_generator", "fork", "seed_of", "stream"]
 
 Rng = torch.Generator | int
 
@@ -41,6 +41,16 @@ def seed_of(rng: Rng) -> int:
     if isinstance(rng, bool) or not isinstance(rng, int):
         raise DiffuseError(f"rng: expected a torch.Generator or an int seed, got {type(rng).__name__}")
     return rng % 2**63
+
+
+def fork(generator: torch.Generator) -> torch.Generator:
+    """A generator of its own for one call that uses up a varying amount of randomness, seeded by one draw.
+
+    Rejection samplers (gamma, binomial) and draws for a subset of rows move a generator by what the values are.
+    Given one of their own, what later rows hold cannot move what this row draws next: row i stays a function of
+    the seed alone.
+    """
+    return torch.Generator(device=generator.device).manual_seed(seed_of(generator))
 
 
 def stream(seed: int, *path: int | str, device: torch.device | str = "cpu") -> torch.Generator:

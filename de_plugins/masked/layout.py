@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from de_core.families.jump import categorical, guided_log_probs
+from de_core.rng import fork
 
 __all__ = ["Layout", "Ragged", "Regular"]
 
@@ -88,7 +89,7 @@ class Regular(Layout):
         if weak is not None:
             chosen = guided_log_probs(chosen.log_softmax(-1), weak[where].log_softmax(-1), weight)
         moved = xt.clone()
-        moved[where] = categorical(chosen, generator)
+        moved[where] = categorical(chosen, fork(generator))
         return moved
 
 

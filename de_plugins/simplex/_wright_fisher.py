@@ -22,6 +22,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from de_core.rng import fork
 from de_plugins.simplex._counts import log_q, mean_count, sample_counts
 from de_plugins.simplex._density import align, conditional_log_density, conditional_score, one_hot_log_G
 
@@ -87,7 +88,7 @@ def multinomial(m: Tensor, p: Tensor, generator: torch.Generator) -> Tensor:
     left = m.to(torch.float64)
     counts = []
     for part in share.unbind(-1):
-        drawn = torch.binomial(left, part, generator=generator)
+        drawn = torch.binomial(left, part, generator=fork(generator))
         counts.append(drawn)
         left = left - drawn
     return torch.stack(counts, -1).long()
@@ -111,7 +112,7 @@ def dirichlet(shape: Tensor, generator: torch.Generator, dtype: torch.dtype) -> 
     a = shape.to(torch.float64)
     u = torch.rand(a.shape, generator=generator, dtype=torch.float64, device=a.device)
     # torch.distributions takes no generator; this private function is what it calls
-    gamma = torch._standard_gamma(a + 1, generator=generator)  # pyright: ignore[reportPrivateImportUsage]
+    gamma = torch._standard_gamma(a + 1, generator=fork(generator))  # pyright: ignore[reportPrivateImportUsage]
     logs = gamma.log() + torch.log1p(-u) / a
     return torch.softmax(logs, -1).to(dtype).clamp(min=torch.finfo(dtype).tiny)
 
