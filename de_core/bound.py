@@ -81,25 +81,25 @@ def bound_block(
     """The terms of one block by name, and the standard error of their sum, each (block,)."""
     names, batch = list(joint.modalities), len(next(iter(x0.values())))
     shift = torch.rand(batch, generator=rng, device=rng.device, dtype=torch.float64)
-    integrands: list[dict[str, Tensor]] = []
+    ends = {name: _reading(joint, name, x0[name], torch.zeros_like(shift)) for name in names}
+    samples: list[dict[str, Tensor]] = []  # of the integral and the reconstruction: both are noisy
     for k in range(draws):
         clocks = path.clocks(names, (k + shift) / draws)
         t = {name: _reading(joint, name, x0[name], clocks[name][0]) for name in names}
-        noised = joint.perturb(x0, t, rng=rng)
+        noised, last = joint.perturb(x0, t, rng=rng), joint.perturb(x0, ends, rng=rng)
         outputs = joint.call(model, {name: z.xt for name, z in noised.items()}, t, check=k == 0)
+        final = joint.call(model, {name: z.xt for name, z in last.items()}, ends)
         row = {}
         for name, m in joint.modalities.items():
             value = m.loss(outputs[name], noised[name], objective="elbo").double()
-            row[name] = clocks[name][1] * (1 - m.t_min) * value
-        integrands.append(row)
-    ends = {name: _reading(joint, name, x0[name], torch.zeros_like(shift)) for name in names}
-    noised = joint.perturb(x0, ends, rng=rng)
-    outputs = joint.call(model, {name: z.xt for name, z in noised.items()}, ends)
-    terms = {}
-    for name, m in joint.modalities.items():
-        integral = torch.stack([row[name] for row in integrands]).mean(0)
-        terms[name] = integral + m.prior_kl(x0[name]).double() + m.reconstruction(outputs[name], noised[name]).double()
-    sums = torch.stack([torch.stack(list(row.values())).sum(0) for row in integrands])
+            end = m.reconstruction(final[name], last[name]).double()
+            row[name] = clocks[name][1] * (1 - m.t_min) * value + end
+        samples.append(row)
+    terms = {
+        name: torch.stack([row[name] for row in samples]).mean(0) + m.prior_kl(x0[name]).double()
+        for name, m in joint.modalities.items()
+    }
+    sums = torch.stack([torch.stack(list(row.values())).sum(0) for row in samples])
     stderr = sums.std(0) / draws**0.5 if draws > 1 else torch.full_like(shift, torch.inf)
     return terms, stderr
 

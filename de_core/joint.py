@@ -339,7 +339,8 @@ class JointProcess:
 
         Args:
             x0: name -> (n, *event), clean.
-            draws: points of the path a row, evenly spread with one random shift a row.
+            draws: points of the path a row, evenly spread with one random shift a row; two network calls each, for the
+                integral and for the reconstruction.
             path: ``Synchronous()`` by default.
 
         Raises:

@@ -100,6 +100,8 @@ def make_plan(
     if guidance is not None:
         if not held and len(sampled) < 2:
             raise DiffuseError("guidance: nothing to guide by: one modality, and nothing is given")
+        for name in guidance.sigma if isinstance(guidance.sigma, Mapping) else ():
+            joint.check_name(name)
         for name, g in held.items():
             if g.level > guidance.level(name):
                 raise DiffuseError(
