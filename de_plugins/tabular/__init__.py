@@ -33,7 +33,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = (
-        value  # `evaluate` the function, not the submodule that the import has just bound to the name
-    )
+    globals()[name] = value  # `evaluate` the function, not the submodule that the import has just bound to the name
     return value

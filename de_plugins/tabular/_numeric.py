@@ -22,9 +22,7 @@ __all__ = ["Grid", "QuantileMap"]
 
 EXACT = 2.0**53  # whole numbers up to here are exact in float64
 _NATURAL: tuple = ((1, "D"), (1, "h"), (1, "m"), (1, "s"), (1, "ms"), (1, "us"), (1, "ns"))
-_MANY = (
-    20  # distinct values before a common divisor counts: n whole numbers are all even with probability 2^-n
-)
+_MANY = 20  # distinct values before a common divisor counts: n whole numbers are all even with probability 2^-n
 
 
 @attrs.frozen
@@ -89,9 +87,7 @@ class Grid:
             scaled = np.rint(values * 10.0**decimals) if dtype.plain == "float" else values
             whole = scaled.astype(np.int64) if dtype.plain == "float" else scaled
         if step < 1:
-            raise DiffuseError(
-                f"column '{name}': expected a resolution of at least one unit, got {resolution}"
-            )
+            raise DiffuseError(f"column '{name}': expected a resolution of at least one unit, got {resolution}")
         least, most = whole.min(), whole.max()
         return cls(int(least), step, decimals, _index(most, least, step))
 
@@ -222,9 +218,7 @@ class QuantileMap:
         share = np.clip((z - self.high[knot]) / np.where(width > 0, width, 1.0), 0.0, 1.0)
         share = np.where(width > 0, share, 0.0)
         # a weighted mean of the two ends, which cannot overflow as a difference can
-        return np.where(
-            share > 0, self.value[knot] * (1 - share) + self.value[after] * share, self.value[knot]
-        )
+        return np.where(share > 0, self.value[knot] * (1 - share) + self.value[after] * share, self.value[knot])
 
     def _scores(self, x: np.ndarray, rng: torch.Generator | None) -> np.ndarray:
         x = np.clip(x, self.value[0], self.value[-1])

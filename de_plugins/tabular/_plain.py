@@ -128,9 +128,7 @@ def describe(series: pd.Series, name: object) -> DType:
         else:
             inner = describe(pd.Series(index), name)
             cells = to_plain(pd.Series(index), inner, name)[0].tolist()
-        return DType(
-            "category", "codes", ordered=bool(dtype.ordered), categories=tuple(cells), categories_dtype=inner
-        )
+        return DType("category", "codes", ordered=bool(dtype.ordered), categories=tuple(cells), categories_dtype=inner)
     if isinstance(dtype, pd.StringDtype):
         plain_na = dtype.na_value is np.nan
         return DType(f"{'str' if plain_na else 'string'}[{dtype.storage}]", "text")
@@ -144,9 +142,7 @@ def describe(series: pd.Series, name: object) -> DType:
     if isinstance(dtype, pd.ArrowDtype):
         shown = f"arrow:{dtype.pyarrow_dtype}"
         if "tz=" in shown or shown.startswith("arrow:decimal"):
-            raise DiffuseError(
-                f"column '{name}': dtype {dtype} is not supported; convert it to a pandas dtype first"
-            )
+            raise DiffuseError(f"column '{name}': dtype {dtype} is not supported; convert it to a pandas dtype first")
         if api.is_string_dtype(dtype):
             return DType(shown, "text")
     if api.is_bool_dtype(dtype):
@@ -157,9 +153,7 @@ def describe(series: pd.Series, name: object) -> DType:
         return DType(shown, "float")
     if api.is_datetime64_any_dtype(dtype) or api.is_timedelta64_dtype(dtype):
         return DType(shown, "ticks")
-    raise DiffuseError(
-        f"column '{name}': dtype {dtype} is not supported; expected numbers, text, booleans or dates"
-    )
+    raise DiffuseError(f"column '{name}': dtype {dtype} is not supported; expected numbers, text, booleans or dates")
 
 
 def _describe_objects(series: pd.Series, name: object) -> DType:
@@ -169,9 +163,7 @@ def _describe_objects(series: pd.Series, name: object) -> DType:
     if missing.any():
         holes = series[missing]
         kinds = [value is None for value in holes], [value is pd.NA for value in holes]
-        marker = (
-            "None" if sum(kinds[0]) * 2 > len(holes) else "NA" if sum(kinds[1]) * 2 > len(holes) else "nan"
-        )
+        marker = "None" if sum(kinds[0]) * 2 > len(holes) else "NA" if sum(kinds[1]) * 2 > len(holes) else "nan"
     found = pd.api.types.infer_dtype(good, skipna=True)
     plain: dict[str, Plain] = {
         "string": "text",
@@ -309,16 +301,10 @@ def array_of(cells: Any, dtype: DType) -> np.ndarray:
 def label(value: Any, dtype: DType) -> str:
     """A plain scalar as people read it: dates as dates, a code as its category."""
     if dtype.plain == "ticks":
-        return str(
-            pd.Timedelta(int(value), dtype.unit)
-            if dtype.is_span
-            else pd.Timestamp(int(value), unit=dtype.unit)
-        )  # pyright: ignore[reportArgumentType]  # `unit` is one of pandas' units
+        return str(pd.Timedelta(int(value), dtype.unit) if dtype.is_span else pd.Timestamp(int(value), unit=dtype.unit))  # pyright: ignore[reportArgumentType]  # `unit` is one of pandas' units
     if dtype.plain == "codes" and dtype.categories_dtype is not None:
         cell = dtype.categories[int(value)]
-        return (
-            str(cell) if dtype.categories_dtype.plain == "interval" else label(cell, dtype.categories_dtype)
-        )
+        return str(cell) if dtype.categories_dtype.plain == "interval" else label(cell, dtype.categories_dtype)
     return str(value)
 
 

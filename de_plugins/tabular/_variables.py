@@ -47,11 +47,7 @@ class Constant:
         """`rows` copies."""
         if len(self.value) == 0:
             dtype = self.column.dtype
-            filler = (
-                array_of([0] * rows, dtype)
-                if dtype.plain not in ("text", "codes")
-                else np.zeros(rows, dtype=int)
-            )
+            filler = array_of([0] * rows, dtype) if dtype.plain not in ("text", "codes") else np.zeros(rows, dtype=int)
             return from_plain(filler, np.ones(rows, bool), dtype)
         return from_plain(np.repeat(self.value, rows), np.zeros(rows, bool), self.column.dtype)
 
@@ -77,9 +73,7 @@ class Classes:
     def fit(cls, column: Column, values: np.ndarray, missing: np.ndarray) -> Classes:
         """Text by falling frequency, anything else in its own order."""
         if column.max_classes < 1:
-            raise DiffuseError(
-                f"column '{column.name}': expected max_classes of at least 1, got {column.max_classes}"
-            )
+            raise DiffuseError(f"column '{column.name}': expected max_classes of at least 1, got {column.max_classes}")
         codes, distinct = pd.factorize(values[~missing], sort=True)
         distinct, counts = np.asarray(distinct), np.bincount(codes, minlength=len(distinct))
         order = np.argsort(-counts, kind="stable")
@@ -108,9 +102,7 @@ class Classes:
         new = (out < 0) & ~missing & ~unknown
         if new.any():
             row = int(np.flatnonzero(new)[0])
-            raise DiffuseError(
-                f"column '{column.name}': {series.iloc[row]!r} in row {row} did not occur in training"
-            )
+            raise DiffuseError(f"column '{column.name}': '{series.iloc[row]}' in row {row} did not occur in training")
         _place_missing(column, out, missing, unknown, self.size - 1)
         return np.where(unknown, 0, out)
 
@@ -156,9 +148,7 @@ class Number:
         spikes = np.sort(array_of(column.spikes, dtype))
         free = values[~missing & ~np.isin(values, spikes)]
         if len(free) == 0:
-            raise DiffuseError(
-                f"column '{column.name}': no value is left beside its spikes; make its kind 'classes'"
-            )
+            raise DiffuseError(f"column '{column.name}': no value is left beside its spikes; make its kind 'classes'")
         grid = Grid.of(column.resolution, free, dtype, column.name)
         return cls(column, spikes, grid, QuantileMap.fit(grid.to_index(free)))
 
@@ -169,11 +159,7 @@ class Number:
 
     def labels(self) -> list[str]:
         """Readable names of the gate's classes."""
-        return (
-            ["(number)"]
-            + [label(v, self.column.dtype) for v in self.spikes]
-            + ["(missing)"] * self.column.missing
-        )
+        return ["(number)"] + [label(v, self.column.dtype) for v in self.spikes] + ["(missing)"] * self.column.missing
 
     def encode(
         self, series: pd.Series, unknown: np.ndarray, rng: torch.Generator | None
@@ -207,16 +193,12 @@ class Number:
 Variable = Constant | Classes | Number
 
 
-def _place_missing(
-    column: Column, out: np.ndarray, missing: np.ndarray, unknown: np.ndarray, last: int
-) -> None:
+def _place_missing(column: Column, out: np.ndarray, missing: np.ndarray, unknown: np.ndarray, last: int) -> None:
     """Write the class `last` where a cell is missing; refuse one where training had none."""
     bad = missing & ~unknown
     if bad.any() and not column.missing:
         row = int(np.flatnonzero(bad)[0])
-        raise DiffuseError(
-            f"column '{column.name}': the cell in row {row} is missing, and none was in training"
-        )
+        raise DiffuseError(f"column '{column.name}': the cell in row {row} is missing, and none was in training")
     out[missing] = last
 
 
@@ -229,9 +211,7 @@ def fit_variable(column: Column, series: pd.Series) -> Variable:
     values, missing = to_plain(series, column.dtype, column.name)
     if missing.any() and not column.missing:
         column = attrs.evolve(column, missing=True)
-    return {"constant": Constant, "classes": Classes, "number": Number}[column.kind].fit(
-        column, values, missing
-    )
+    return {"constant": Constant, "classes": Classes, "number": Number}[column.kind].fit(column, values, missing)
 
 
 def variable_from_state(column: Column, config: dict[str, Any], knots: Tensor | None) -> Variable:

@@ -66,9 +66,7 @@ class TableCodec:
     variables: tuple[Variable, ...]
 
     @classmethod
-    def fit(
-        cls, frame: pd.DataFrame, schema: Schema | None = None, target: str | int | None = None
-    ) -> TableCodec:
+    def fit(cls, frame: pd.DataFrame, schema: Schema | None = None, target: str | int | None = None) -> TableCodec:
         """Learn from a table.
 
         Args:
@@ -199,9 +197,7 @@ class TableCodec:
         c, z = classes.cpu().numpy(), numbers.cpu().numpy().astype(np.float64)
         for d, size in enumerate(sizes):
             if rows and (c[:, d].min() < 0 or c[:, d].max() >= size):
-                raise DiffuseError(
-                    f"column '{self.class_names[d]}': expected classes 0 to {size - 1}, got another"
-                )
+                raise DiffuseError(f"column '{self.class_names[d]}': expected classes 0 to {size - 1}, got another")
         out, d, k = {}, 0, 0
         for variable in self.variables:
             name = variable.column.name
@@ -215,9 +211,7 @@ class TableCodec:
                 gate = c[:, d] if gated else np.zeros(rows, dtype=np.int64)
                 score = np.where(gate == 0, z[:, k], 0.0)
                 if not np.isfinite(score).all():
-                    raise DiffuseError(
-                        f"column '{name}': expected finite numbers to decode, got NaN or infinity"
-                    )
+                    raise DiffuseError(f"column '{name}': expected finite numbers to decode, got NaN or infinity")
                 out[name] = variable.decode(gate, score)
                 d, k = d + gated, k + 1
         return pd.DataFrame(out)

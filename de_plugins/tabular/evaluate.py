@@ -28,7 +28,6 @@ SCORES: dict[str, tuple[str, str]] = {  # what a score is called, and what it sa
     "shape": ("Shape", "columns one by one, %"),
     "trend": (
         "Trend",
-        True,
         "pairs of columns, all of them, bins of each table's own range (as published), %",
     ),
     "trend_real_bins": ("Trend, real bins", "the same with the real table's bins for both, %"),
@@ -44,7 +43,6 @@ SCORES: dict[str, tuple[str, str]] = {  # what a score is called, and what it sa
     "exact_test": ("Copies of test rows", "% of synthetic rows, from as many rows; what chance gives"),
     "closer_to_train": (
         "Nearer to training rows",
-        None,
         "share of rows nearer to training than to test rows; 0.5",
     ),
     "attack_tpr": ("Membership attack", "members found at 1 % false alarms; 0.01 is chance"),
@@ -139,7 +137,7 @@ def evaluate(
             a copy of it.
         seed: of every draw.
         seeds: repetitions of the two-sample test; the anchors get one.
-        threads: of XGBoost; by default all.
+        threads: fits of XGBoost at a time; by default as many as there are processors.
         extras: sections to show in the report, such as cost or the held-out bound: name to value by title.
 
     Raises:
@@ -160,9 +158,7 @@ def evaluate(
     scores: dict[str, float] = _likeness(real, fake, pairs, seed)
     valid = validity(TableCodec.fit(frames["train"]), frames["synthetic"])
     wrong = {str(name): cells for name, cells in valid.items()}
-    scores["invalid"] = max(
-        max(c.get(k, 0.0) for k in ("outside", "off_grid", "unseen")) for c in wrong.values()
-    )
+    scores["invalid"] = max(max(c.get(k, 0.0) for k in ("outside", "off_grid", "unseen")) for c in wrong.values())
     results: dict[str, Any] = {
         "rows": {name: len(matrix) for name, matrix in coded.items()},
         "columns": len(names),
@@ -241,7 +237,7 @@ def _anchors(
         if min(len(against), len(b)) >= 5:
             row["auc"] = detection.two_sample_auc(against, b, seed=seed, seeds=1, threads=threads).auc
         row["exact_train"] = exact_matches(b, a)
-        if held is not None and target is not None and len(b) >= 9:
+        if name == "copied" and held is not None and target is not None and len(b) >= 9:
             row["mle"] = utility(b, held, target, seed=seed, log_target=log_target, threads=threads).score
         out[name] = row
     return out

@@ -34,18 +34,14 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
     path = Path(path)
     kind = _kind(path)
     if not path.is_file():
-        raise DiffuseError(
-            f"table '{path}': {'expected a file, got a folder' if path.is_dir() else 'no such file'}"
-        )
+        raise DiffuseError(f"table '{path}': {'expected a file, got a folder' if path.is_dir() else 'no such file'}")
     if path.stat().st_size == 0:
         raise DiffuseError(f"table '{path}': the file is empty")
     try:
         frame = _read_csv(path) if kind == "csv" else _read_parquet(path)
     except DiffuseError:
         raise
-    except (
-        Exception
-    ) as error:  # pandas, pyarrow and gzip each raise their own kinds for bytes that are no table
+    except Exception as error:  # pandas, pyarrow and gzip each raise their own kinds for bytes that are no table
         reason = " ".join(str(error).split())
         raise DiffuseError(f"table '{path}': not a readable {kind} table: {reason}") from error
     if len(frame) == 0:
@@ -112,9 +108,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     if twice is not None:
         raise DiffuseError(f"table '{path}': column '{twice}' occurs twice; names must differ")
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "error", pd.errors.ParserWarning
-        )  # lines longer than the header would be cut in silence
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the header would be cut in silence
         frame = pd.read_csv(
             path, index_col=False, dtype_backend="numpy_nullable", encoding="utf-8-sig", low_memory=False
         )
@@ -128,9 +122,7 @@ def _settle(column: pd.Series) -> pd.Series:
         return _date(column)
     if pd.api.types.is_float_dtype(column.dtype):
         return column.astype("float64")
-    return (
-        column if column.isna().any() else column.astype(str(column.dtype).lower().replace("boolean", "bool"))
-    )
+    return column if column.isna().any() else column.astype(str(column.dtype).lower().replace("boolean", "bool"))
 
 
 def _date(column: pd.Series) -> pd.Series:

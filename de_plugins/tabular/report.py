@@ -37,8 +37,7 @@ def text(report: Report) -> str:
     rows = [head] + [[title, *cells] for title, cells, _ in _rows(report)]
     widths = [max(len(row[c]) for row in rows) for c in range(len(head))]
     lines = [
-        "  ".join(f"{cell:<{w}}" if c == 0 else f"{cell:>{w}}" for c, (cell, w) in _paired(row, widths))
-        for row in rows
+        "  ".join(f"{cell:<{w}}" if c == 0 else f"{cell:>{w}}" for c, (cell, w) in _paired(row, widths)) for row in rows
     ]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -55,9 +54,7 @@ def html(report: Report) -> str:
         _picture(_marginals(report), "the law of each column, real and synthetic"),
         "<h2>Pairs of columns</h2>",
         _picture(_heat_map(report), "Trend of each pair of columns"),
-        _table(
-            ["column", "column", "Trend, %"], [[a, b, f"{100 * s:.2f}"] for a, b, s in results["worst_pairs"]]
-        ),
+        _table(["column", "column", "Trend, %"], [[a, b, f"{100 * s:.2f}"] for a, b, s in results["worst_pairs"]]),
         "<h2>What gives the synthetic rows away</h2>"
         "<p class=w>Share of the classifier's gain by column; real rows are from the "
         f"{results['two_sample_against']} table.</p>",
@@ -105,9 +102,7 @@ def _rows(report: Report) -> list[tuple[str, list[str], str]]:
         if key in scores:
             metric = report.results.get("learning", {}).get("metric", "")
             title = f"{title}, {metric.upper()}" if key == "mle" else title
-            cells = [_number(key, scores[key])] + [
-                _number(key, anchors.get(name, {}).get(key)) for name in ANCHORS
-            ]
+            cells = [_number(key, scores[key])] + [_number(key, anchors.get(name, {}).get(key)) for name in ANCHORS]
             out.append((title, cells, says))
     return out
 
@@ -171,9 +166,7 @@ def _marginals(report: Report) -> Figure:
         axes = figure.add_subplot(down, across, place + 1)
         (_bars if not report.real.numeric[c] else _histogram)(axes, report, c)
         score = scores[names[c]]
-        axes.set_title(
-            f"{_short(names[c])}  {'' if score is None else format(100 * score, '.1f')}", fontsize=8
-        )
+        axes.set_title(f"{_short(names[c])}  {'' if score is None else format(100 * score, '.1f')}", fontsize=8)
         axes.tick_params(labelsize=6)
         axes.set_yticks([])
     figure.legend(["real", "synthetic"], loc="outside upper right", fontsize=8, ncols=2)
@@ -192,10 +185,7 @@ def _histogram(axes: Any, report: Report, c: int) -> None:
 
 def _bars(axes: Any, report: Report, c: int) -> None:
     size = int(report.real.sizes[c])
-    a, b = (
-        np.bincount(m.values[:, c].astype(int), minlength=size) / len(m)
-        for m in (report.real, report.synthetic)
-    )
+    a, b = (np.bincount(m.values[:, c].astype(int), minlength=size) / len(m) for m in (report.real, report.synthetic))
     top = np.argsort(-a, kind="stable")[:MOST_BARS]
     top = top[(a[top] > 0) | (b[top] > 0)]
     words = [*report.real.words[c], "(missing)"]

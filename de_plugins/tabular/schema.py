@@ -148,9 +148,7 @@ class Schema:
         return cls.from_dict(data)
 
     @classmethod
-    def infer(
-        cls, frame: pd.DataFrame, target: str | int | None = None, max_classes: int = MAX_CLASSES
-    ) -> Schema:
+    def infer(cls, frame: pd.DataFrame, target: str | int | None = None, max_classes: int = MAX_CLASSES) -> Schema:
         """Choose the kind of every column from its data.
 
         Text, booleans and categories are classes, and so are numbers with few distinct values that recur;

@@ -67,18 +67,14 @@ def column(n):
         ),
         holes_in(st.integers(0, 3), n).map(lambda v: pd.Series(pd.Categorical(v, [3, 2, 1, 0]))),
         full(st.floats(0, 1), n).map(lambda v: pd.Series(pd.cut(v, [-1, 0.25, 0.5, 2]))),
-        holes_in(moments, n).map(
-            lambda v: pd.Series([pd.NaT if x is None else np.datetime64(x, "ns") for x in v])
-        ),
+        holes_in(moments, n).map(lambda v: pd.Series([pd.NaT if x is None else np.datetime64(x, "ns") for x in v])),
         holes_in(st.integers(0, 20000), n).map(
-            lambda v: pd.Series(
-                [None if x is None else np.datetime64(x, "D") for x in v], dtype="datetime64[s]"
-            )
+            lambda v: pd.Series([None if x is None else np.datetime64(x, "D") for x in v], dtype="datetime64[s]")
         ),
         holes_in(st.integers(0, 10**12), n).map(
-            lambda v: pd.Series(
-                pd.to_datetime(pd.Series(v, dtype="Int64"), unit="ms", utc=True)
-            ).dt.tz_convert("Europe/Berlin")
+            lambda v: pd.Series(pd.to_datetime(pd.Series(v, dtype="Int64"), unit="ms", utc=True)).dt.tz_convert(
+                "Europe/Berlin"
+            )
         ),
         holes_in(moments, n).map(lambda v: pd.Series(v, dtype="Int64").astype("timedelta64[us]")),
     )
@@ -222,7 +218,7 @@ def test_errors_name_the_column(mixed):
     with pytest.raises(DiffuseError, match="column 'job': expected classes 0 to 2"):
         codec.decode(encoded.classes + 2, encoded.numbers, rng=0)
     with pytest.raises(DiffuseError, match="column 'size': expected finite numbers"):
-        codec.decode(encoded.classes, encoded.numbers * torch.nan, rng=0)
+        codec.decode(encoded.classes, encoded.numbers * torch.tensor([1.0, torch.nan]), rng=0)
 
 
 def test_no_rows_decode_to_an_empty_table_of_the_same_dtypes(mixed):

@@ -10,11 +10,19 @@ import torch
 
 from de_core.errors import DiffuseError
 from de_core.rng import stream
+from de_plugins.tabular.metrics._parallel import side_by_side
 from de_plugins.tabular.metrics.matrix import Matrix
 
 __all__ = ["Detection", "detection", "match_marginals", "two_sample_auc"]
 
-TREES: dict[str, Any] = {"n_estimators": 300, "max_depth": 6, "learning_rate": 0.1, "subsample": 0.9}
+TREES: dict[str, Any] = {
+    "importance_type": "total_gain",
+    "n_estimators": 300,
+    "max_depth": 6,
+    "learning_rate": 0.1,
+    "subsample": 0.9,
+    "n_jobs": 1,
+}
 
 
 @attrs.frozen
@@ -50,7 +58,7 @@ def two_sample_auc(
         seed: of all draws.
         seeds: repetitions.
         folds: of the cross-validation.
-        threads: of XGBoost; by default all.
+        threads: fits at a time; by default as many as there are processors.
 
     Raises:
         DiffuseError: fewer rows than folds on a side.
@@ -62,20 +70,24 @@ def two_sample_auc(
     n = min(len(real), len(synthetic))
     if n < folds:
         raise DiffuseError(f"two-sample test: expected at least {folds} rows on each side, got {n}")
-    scores, gain = [], np.zeros(len(real.names))
+    draws, jobs = [], []
+    y = np.repeat([0, 1], n)
     for k in range(seeds):
         rng = stream(seed, "two-sample", k)
         x = np.concatenate([real.sample(n, rng).values, synthetic.sample(n, rng).values])
-        y = np.repeat([0, 1], n)
-        guess = np.empty(2 * n)
-        for train, test in StratifiedKFold(folds, shuffle=True, random_state=(seed + k) % 2**32).split(x, y):
-            model = XGBClassifier(
-                **TREES, importance_type="total_gain", random_state=(seed + k) % 2**31, n_jobs=threads
-            )
-            model.fit(x[train], y[train])
-            guess[test] = model.predict_proba(x[test])[:, 1]
-            gain += np.nan_to_num(model.feature_importances_)
-        scores.append(roc_auc_score(y, guess))
+        draws.append(np.empty(2 * n))
+        cuts = StratifiedKFold(folds, shuffle=True, random_state=(seed + k) % 2**32).split(x, y)
+        jobs += [(k, x, train, test) for train, test in cuts]
+
+    def fold(job: tuple[int, np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+        k, x, train, test = job
+        model = XGBClassifier(**TREES, random_state=(seed + k) % 2**31)
+        model.fit(x[train], y[train])
+        draws[k][test] = model.predict_proba(x[test])[:, 1]
+        return np.nan_to_num(model.feature_importances_)
+
+    gain = np.sum(side_by_side(fold, jobs, threads), axis=0)
+    scores = [roc_auc_score(y, guess) for guess in draws]
     gain = gain / max(gain.sum(), 1e-12)
     order = np.argsort(-gain)
     columns = tuple((real.names[c], float(gain[c])) for c in order)
@@ -99,9 +111,7 @@ def detection(
         "marginal": (real.shuffled(rng), synthetic.shuffled(rng)),
         "dependence": (real, match_marginals(real, synthetic, rng)),
     }
-    return {
-        name: two_sample_auc(a, b, seed=seed, seeds=seeds, threads=threads) for name, (a, b) in views.items()
-    }
+    return {name: two_sample_auc(a, b, seed=seed, seeds=seeds, threads=threads) for name, (a, b) in views.items()}
 
 
 def match_marginals(real: Matrix, synthetic: Matrix, rng: torch.Generator) -> Matrix:
@@ -127,9 +137,7 @@ def match_marginals(real: Matrix, synthetic: Matrix, rng: torch.Generator) -> Ma
             place = np.arange(len(codes)) - start[codes[by_code]]  # 0, 1, ... within each category
             keep = np.empty(len(codes), dtype=bool)
             keep[by_code] = place < want[codes[by_code]]
-            lack = np.repeat(
-                np.arange(real.sizes[c]), want - np.bincount(codes[keep], minlength=real.sizes[c])
-            )
+            lack = np.repeat(np.arange(real.sizes[c]), want - np.bincount(codes[keep], minlength=real.sizes[c]))
             codes[~keep] = lack[torch.randperm(len(lack), generator=rng).numpy()]
             moved[order] = codes
         columns.append(moved)

@@ -141,9 +141,7 @@ def _total_variation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(f - g).sum() / 2)
 
 
-def _binned(
-    real: Matrix, synthetic: Matrix, c: int, bins: str, count: int = BINS
-) -> tuple[np.ndarray, np.ndarray]:
+def _binned(real: Matrix, synthetic: Matrix, c: int, bins: str, count: int = BINS) -> tuple[np.ndarray, np.ndarray]:
     """Codes of column c in both tables, below 2^31; missing numbers get the last bin, as in np.digitize."""
     if not real.numeric[c]:
         return real.values[:, c].astype(np.int64), synthetic.values[:, c].astype(np.int64)

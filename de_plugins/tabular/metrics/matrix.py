@@ -64,9 +64,7 @@ def is_categorical(series: pd.Series) -> bool:
     return series.nunique() <= 2
 
 
-def matrices(
-    tables: Mapping[str, pd.DataFrame], categorical: Collection[str | int] | None = None
-) -> dict[str, Matrix]:
+def matrices(tables: Mapping[str, pd.DataFrame], categorical: Collection[str | int] | None = None) -> dict[str, Matrix]:
     """Tables of the same columns as matrices; the first one gives the order of the columns and their kinds.
 
     Categories are compared by one string form on all sides, in which 1, 1.0 and "1" are equal.
@@ -83,9 +81,7 @@ def matrices(
         check_frame(frame)
         for column in first.columns:
             if column not in frame.columns:
-                raise DiffuseError(
-                    f"column '{column}' of the {first_name} table is missing from the {name} table"
-                )
+                raise DiffuseError(f"column '{column}' of the {first_name} table is missing from the {name} table")
         for column in frame.columns:
             if column not in first.columns:
                 raise DiffuseError(f"column '{column}' of the {name} table is not in the {first_name} table")
@@ -96,8 +92,7 @@ def matrices(
                 f"column '{name}' is said to be categorical but is not in the table; it has {list(names)}"
             )
     chosen = [
-        is_categorical(column_of(first, name)) if categorical is None else name in set(categorical)
-        for name in names
+        is_categorical(column_of(first, name)) if categorical is None else name in set(categorical) for name in names
     ]
     columns: dict[str, list[np.ndarray]] = {name: [] for name in tables}
     sizes, words = [], []
@@ -125,9 +120,7 @@ def number_array(series: pd.Series) -> np.ndarray:
     good = series.dropna()
     if kinds.is_datetime64_any_dtype(series.dtype) or kinds.is_timedelta64_dtype(series.dtype):
         good = good.astype("int64")
-    out[series.notna().to_numpy(dtype=bool)] = np.asarray(
-        pd.to_numeric(good.astype(object)), dtype=np.float64
-    )
+    out[series.notna().to_numpy(dtype=bool)] = np.asarray(pd.to_numeric(good.astype(object)), dtype=np.float64)
     return out
 
 
@@ -135,13 +128,9 @@ def _numbers(series: pd.Series, name: object, table: str) -> np.ndarray:
     try:
         values = number_array(series)
     except (ValueError, TypeError) as error:
-        raise DiffuseError(
-            f"column '{name}' of the {table} table: expected numbers, got {series.dtype}"
-        ) from error
+        raise DiffuseError(f"column '{name}' of the {table} table: expected numbers, got {series.dtype}") from error
     if np.isinf(values).any():
-        raise DiffuseError(
-            f"column '{name}' of the {table} table: expected finite numbers, got an infinite one"
-        )
+        raise DiffuseError(f"column '{name}' of the {table} table: expected finite numbers, got an infinite one")
     return values
 
 

@@ -87,9 +87,7 @@ def nearest(x: np.ndarray, pool: np.ndarray, numeric: np.ndarray) -> np.ndarray:
             if numeric[c]:
                 gap = np.abs(part[:, c, None] - column)
                 if np.isnan(column).any() or np.isnan(part[:, c]).any():
-                    gap = np.where(
-                        np.isnan(part[:, c, None]) & np.isnan(column), 0.0, np.nan_to_num(gap, nan=1.0)
-                    )
+                    gap = np.where(np.isnan(part[:, c, None]) & np.isnan(column), 0.0, np.nan_to_num(gap, nan=1.0))
                 distance += gap
             else:
                 distance += part[:, c, None] != column
@@ -97,9 +95,7 @@ def nearest(x: np.ndarray, pool: np.ndarray, numeric: np.ndarray) -> np.ndarray:
     return out
 
 
-def true_positives(
-    members: np.ndarray, others: np.ndarray, false_positives: float = 0.01
-) -> tuple[float, float]:
+def true_positives(members: np.ndarray, others: np.ndarray, false_positives: float = 0.01) -> tuple[float, float]:
     """AUC, and the true-positive rate at a false-positive rate, of an attack that scores members (n,) and
     others (m,).
 

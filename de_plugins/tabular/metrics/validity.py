@@ -51,13 +51,9 @@ def _canonical(table: Matrix) -> np.ndarray:
 def _column(variable: Variable, series: pd.Series) -> dict[str, Any]:
     if isinstance(variable, Number):
         return _number(variable, number_array(series))
-    cells = (
-        variable.value if isinstance(variable, Constant) else np.concatenate([variable.values, variable.rare])
-    )
+    cells = variable.value if isinstance(variable, Constant) else np.concatenate([variable.values, variable.rare])
     dtype = variable.column.dtype
-    known = (
-        from_plain(cells, np.zeros(len(cells), bool), dtype) if len(cells) else pd.Series([], dtype=object)
-    )
+    known = from_plain(cells, np.zeros(len(cells), bool), dtype) if len(cells) else pd.Series([], dtype=object)
     new = ~series.astype(object).isin(known.astype(object)) & series.notna()
     out: dict[str, Any] = {"unseen": float(new.mean())}
     if isinstance(variable, Classes) and dtype.plain in ("int", "float", "ticks"):
