@@ -18,7 +18,7 @@ from de_core import JointProcess, Modality, NoisyGuidance, get_modality
 from de_core.joint import Model
 from de_plugins.tabular.codec import Encoded
 
-__all__ = ["BLOCK", "Guided", "TableSource", "TableTimes", "absent_nats", "rows_of", "table_process"]
+__all__ = ["BLOCK", "Guided", "TableSource", "TableTimes", "absent_nats", "rows_of", "table_process", "take"]
 
 BLOCK = 2048
 """Rows that are sampled together: many, since the networks are small."""
@@ -35,6 +35,12 @@ def table_process(class_sizes: tuple[int, ...], numbers: int) -> JointProcess:
     if class_sizes:
         modalities["classes"] = get_modality("masked")((len(class_sizes),), num_classes=list(class_sizes))
     return JointProcess(modalities, elementwise=tuple(modalities), block=BLOCK)
+
+
+def take(coded: Encoded, index: Tensor) -> Encoded:
+    """Some rows of a coded table."""
+    parts = (coded.classes, coded.numbers, coded.present, coded.classes_known, coded.numbers_known)
+    return Encoded(*(part[index] for part in parts))
 
 
 def rows_of(coded: Encoded, rng: torch.Generator) -> dict[str, Tensor]:
@@ -71,8 +77,7 @@ class TableSource:
 
     def batch(self, index: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Rows by index, (B,)."""
-        fields = attrs.fields(Encoded)
-        return rows_of(Encoded(*(getattr(self.coded, field.name)[index] for field in fields)), rng)
+        return rows_of(take(self.coded, index), rng)
 
 
 @attrs.frozen

@@ -1,0 +1,360 @@
+"""``TableSynthesizer``: learn a table, draw new rows, fill holes, bound likelihoods; save and load."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from de_core import DiffuseError, Given, JointProcess, NoisyGuidance, load_artifact, save_artifact
+from de_core.joint import Model
+from de_core.plugins import get_component
+from de_core.rng import Rng, seed_of, stream
+from de_core.train import Trainer
+from de_plugins.tabular._conditions import NeverMissing, encode_given, fill, given_cells
+from de_plugins.tabular._frames import as_pandas
+from de_plugins.tabular.codec import Encoded, TableCodec
+from de_plugins.tabular.process import Guided, TableSource, TableTimes, absent_nats, rows_of, table_process, take
+from de_plugins.tabular.schema import Schema
+
+__all__ = ["TableSynthesizer"]
+
+_LR = {"nano": 4e-3, "small": 2e-3, "base": 1e-3}
+_STEPS = 50
+
+
+class TableSynthesizer:
+    """Learns the joint law of a table's columns and draws from any of its conditionals.
+
+    Classes run under the absorbing chain, numbers under a gaussian diffusion, every column with its own clock, so that any
+    set of columns can be given. Parameters are kept as they come, as scikit-learn's estimators do.
+
+    Args:
+        preset: "nano" (at most 64,000 parameters, all counted), "small" (300,000) or "base" (2,000,000).
+        minutes: of training; coding the table comes on top.
+        seed: of training, and of drawing where no ``rng`` is passed.
+        max_steps: an end of training in steps beside the one in minutes; a run that it ends can be repeated exactly.
+        batch_size: rows a step.
+        lr: peak learning rate; None is the preset's.
+        backbone: name of an installed backbone.
+        progress: a line on stderr while training, where that is a terminal.
+
+    Attributes:
+        schema, codec: how the columns are coded, after ``fit``.
+        joint, model: the process and the trained network; None where every column is constant.
+        steps, seconds, interrupted, curve: of the training; a record of ``curve`` is as ``Trainer`` writes it.
+    """
+
+    codec: TableCodec
+    joint: JointProcess | None
+    model: nn.Module | None
+
+    def __init__(
+        self,
+        preset: str = "nano",
+        minutes: float = 10.0,
+        seed: int = 0,
+        *,
+        max_steps: int | None = None,
+        batch_size: int = 2048,
+        lr: float | None = None,
+        backbone: str = "table-mlp",
+        progress: bool = True,
+    ) -> None:
+        self.preset, self.minutes, self.seed = preset, minutes, seed
+        self.max_steps, self.batch_size, self.lr = max_steps, batch_size, lr
+        self.backbone, self.progress = backbone, progress
+
+    def __repr__(self) -> str:
+        return f"TableSynthesizer({', '.join(f'{name}={value!r}' for name, value in self.get_params().items())})"
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name; ``deep`` is scikit-learn's and changes nothing here."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params: Any) -> TableSynthesizer:
+        """Change arguments of the constructor.
+
+        Raises:
+            DiffuseError: there is no such argument.
+        """
+        known = self.get_params()
+        for name, value in params.items():
+            if name not in known:
+                raise DiffuseError(f"there is no parameter '{name}'; expected one of {', '.join(known)}")
+            setattr(self, name, value)
+        return self
+
+    @property
+    def schema(self) -> Schema:
+        """What each column is taken for, and why."""
+        return self._fitted().schema
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the network, all counted."""
+        return 0 if self.model is None else sum(p.numel() for p in self.model.parameters())
+
+    # --- training ------------------------------------------------------------------------------------------------------
+
+    def fit(self, train: Any, target: str | int | None = None, schema: Schema | None = None) -> TableSynthesizer:
+        """Learn a table; Ctrl-C while training keeps what there is (and sets ``interrupted``).
+
+        Args:
+            train: a frame of pandas, polars or pyarrow with at least one row.
+            target: noted in the schema, for ``evaluate``; every column is modelled.
+            schema: as edited; inferred by default.
+
+        Raises:
+            DiffuseError: the table is empty, malformed, or too wide for the preset.
+        """
+        frame, back = as_pandas(train)
+        codec = TableCodec.fit(frame, schema, target)
+        coded = codec.encode(frame, rng=stream(self.seed, "encode"))
+        sizes, numbers = codec.class_sizes, codec.num_numbers
+        joint, model = None, None
+        steps, seconds, interrupted, curve = 0, 0.0, False, []
+        if sizes or numbers:
+            joint = table_process(sizes, numbers)
+            network = get_component("backbone", self.backbone)
+            settings = network.for_preset(self.preset, sizes, numbers)
+            model = _build(network, settings, codec, self.seed, _log_shares(coded, sizes))
+            result = Trainer(
+                joint,
+                model,
+                minutes=self.minutes,
+                steps=self.max_steps,
+                batch_size=self.batch_size,
+                lr=_LR[self.preset] if self.lr is None else self.lr,
+                times=TableTimes(),
+                weights=dict.fromkeys(joint.modalities, 1 / (len(sizes) + numbers)),
+                seed=self.seed,
+                progress=self.progress,
+            ).fit(TableSource(coded))
+            model, curve = result.model, result.curve
+            steps, seconds, interrupted = result.steps, result.seconds, result.interrupted
+        self.codec, self.joint, self.model, self._back = codec, joint, model, back
+        self.steps, self.seconds, self.interrupted, self.curve = steps, seconds, interrupted, curve
+        return self
+
+    def _fitted(self) -> TableCodec:
+        if not hasattr(self, "codec"):
+            raise DiffuseError("this synthesizer is not fitted; call fit first, or load one")
+        return self.codec
+
+    # --- drawing -------------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int,
+        given: Mapping[str | int, Any] | None = None,
+        guidance: NoisyGuidance | None = None,
+        steps: int = _STEPS,
+        *,
+        rng: Rng | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Any:
+        """New rows: the training table's columns, order, dtypes, and kind of frame.
+
+        Args:
+            n: rows; row i depends on ``rng``, not on ``n``.
+            given: column -> value that all rows have; the other columns are drawn given it, without rejection.
+            guidance: towards the given columns.
+            steps: network calls a row.
+            rng: ``seed`` by default.
+            progress: called with (rows done, rows).
+
+        Raises:
+            DiffuseError: n or steps below 1; an unknown column; a value that training did not have; guidance with nothing
+                given.
+        """
+        codec, seed = self._fitted(), seed_of(self.seed if rng is None else rng)
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise DiffuseError(f"rows: expected a whole number of at least 1, got {n!r}")
+        n, cells = int(n), given_cells(codec, given or {})
+        if guidance is not None and not cells:
+            raise DiffuseError("guidance: nothing to guide by, no column is given")
+        model, held = self.model, None
+        if cells:
+            draw = stream(seed, "given")
+            coded = encode_given(codec, cells, draw)
+            held = {name: _repeat(g, n) for name, g in _known(coded, draw).items()}
+        if guidance is not None and self.joint is not None and model is not None:
+            model = Guided(model, self.joint, guidance, stream(seed, "guidance"))
+        frame = self._draw(model, n, held, steps, seed, progress)
+        for name, cell in cells.items():  # a rare value, or a number between two float32, is exact this way
+            frame[name] = cell.repeat(n).reset_index(drop=True)
+        return self._back(frame)
+
+    def impute(self, frame: Any, draws: int = 1, steps: int = _STEPS, *, rng: Rng | None = None) -> Any:
+        """A table whose missing cells are filled with draws given the row's other cells, which stay as they are.
+
+        Every missing cell is a hole, and is filled with a value even where training had missing cells of its own.
+
+        Args:
+            frame: the training columns, in any order.
+            draws: independent fillings.
+            steps: network calls a row.
+            rng: ``seed`` by default.
+
+        Returns:
+            One frame; a list of ``draws`` frames where there are more.
+
+        Raises:
+            DiffuseError: other columns, or a known cell that training could not have held.
+        """
+        codec, seed = self._fitted(), seed_of(self.seed if rng is None else rng)
+        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+            raise DiffuseError(f"draws: expected a whole number of at least 1, got {draws!r}")
+        table, back = as_pandas(frame)
+        plain = table.reset_index(drop=True)
+        holes = plain.reindex(columns=codec.schema.names).isna()
+        coded = codec.encode(plain, holes=holes.to_numpy(), rng=stream(seed, "encode"))
+        some = holes.any(axis=1).to_numpy()
+        rows, place = torch.from_numpy(some.nonzero()[0]), np.maximum(some.cumsum() - 1, 0)
+        out = []
+        for k in range(draws):
+            filled = plain
+            if len(rows):
+                held = _known(take(coded, rows), stream(seed, "absent", k))
+                model = None if self.model is None else NeverMissing(self.model, codec)
+                drawn = self._draw(model, len(rows), held, steps, seed_of(stream(seed, "draw", k)), None)
+                drawn = drawn.iloc[place].reset_index(drop=True)  # a row without holes reads none of it
+                filled = pd.DataFrame(
+                    {c: fill(plain[c], drawn[c], holes[c].to_numpy(), codec.schema[c].dtype, c) for c in plain.columns}
+                )
+            out.append(back(filled.set_axis(table.index)))
+        return out[0] if draws == 1 else out
+
+    def _draw(
+        self,
+        model: Model | None,
+        n: int,
+        held: dict[str, Given] | None,
+        steps: int,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> pd.DataFrame:
+        x: dict[str, Tensor] = {}
+        if self.joint is not None and model is not None:
+            x = self.joint.sample(model, n, rng=seed, given=held, steps=steps, progress=progress)
+        classes = x.get("classes", torch.zeros(n, 0, dtype=torch.int64))
+        return self.codec.decode(classes, x.get("numbers", torch.zeros(n, 0)), rng=stream(seed, "decode"))
+
+    # --- likelihood ----------------------------------------------------------------------------------------------------
+
+    def bound(self, frame: Any, draws: int = 16, *, rng: Rng | None = None) -> np.ndarray:
+        """An upper bound on -log p(row), (n,) float64, nats: of the class probabilities and the density of the normal scores.
+
+        Args:
+            frame: the training columns; a missing cell is a value here.
+            draws: points of the path a row.
+            rng: ``seed`` by default.
+
+        Raises:
+            DiffuseError: other columns, or a cell that training could not have held.
+        """
+        codec, seed = self._fitted(), seed_of(self.seed if rng is None else rng)
+        coded = codec.encode(as_pandas(frame)[0], rng=stream(seed, "encode"))
+        if self.joint is None or self.model is None:
+            return np.zeros(len(coded))
+        rows = rows_of(coded, stream(seed, "absent"))
+        total = self.joint.bound(self.model, rows, rng=seed, draws=draws).total
+        return (total - absent_nats(rows, coded)).numpy()
+
+    # --- saving --------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a directory artifact: schema, codec, process, network settings and weights, training curve.
+
+        Raises:
+            DiffuseError: not fitted, or the directory holds other things.
+        """
+        config, tensors = self._fitted().state()
+        tensors = {f"codec.{name}": tensor for name, tensor in tensors.items()}
+        if self.model is not None:
+            tensors |= {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        config = {
+            "kind": "tabular",
+            "parameters": self.parameters,
+            "synthesizer": self.get_params(),
+            "training": {"steps": self.steps, "seconds": self.seconds, "interrupted": self.interrupted},
+            **({} if self.joint is None else {"joint": self.joint.config()}),
+            **({} if self.model is None else {"backbone": self.model.settings}),
+            **config,
+        }
+        curve = "".join(json.dumps(record) + "\n" for record in self.curve)
+        save_artifact(path, config, tensors, {"curve.jsonl": curve, "schema.toml": self.schema.to_toml()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TableSynthesizer:
+        """Read what ``save`` wrote. Frames come back as pandas. Nothing in the directory is run.
+
+        Raises:
+            DiffuseError: there is no such artifact, it is of another kind, or it is damaged.
+        """
+        artifact = load_artifact(path)
+        config = artifact.config
+        if config["kind"] != "tabular":
+            raise DiffuseError(f"artifact {path}: expected a fitted table, got an artifact of kind {config['kind']!r}")
+        try:
+            self = cls(**config["synthesizer"])
+            knots = {name.removeprefix("codec."): x for name, x in artifact.tensors.items() if name.startswith("codec.")}
+            self.codec = TableCodec.from_state(config, knots)
+            self.joint = JointProcess.from_config(config["joint"]) if "joint" in config else None
+            self.model = None
+            if "backbone" in config:
+                network = get_component("backbone", self.backbone)
+                self.model = _build(network, config["backbone"], self.codec, self.seed, None)
+                weights = {k.removeprefix("model."): x for k, x in artifact.tensors.items() if k.startswith("model.")}
+                self.model.load_state_dict(weights)
+                self.model.eval()
+            training = config["training"]
+            self.steps, self.seconds, self.interrupted = (training[k] for k in ("steps", "seconds", "interrupted"))
+            curve = artifact.path / "curve.jsonl"
+            lines = curve.read_text(encoding="utf-8").splitlines() if curve.is_file() else []
+            self.curve = [json.loads(line) for line in lines]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DiffuseError(f"artifact {path}: damaged or of another version ({type(error).__name__}: {error})") from error
+        self._back = _same
+        return self
+
+
+def _same(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame
+
+
+def _build(network: Any, settings: Mapping[str, Any], codec: TableCodec, seed: int, marginals: Tensor | None) -> nn.Module:
+    """The network with initial weights of ``seed``; torch's global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed))
+        return network(codec.class_sizes, codec.num_numbers, **settings, marginals=marginals)
+
+
+def _log_shares(coded: Encoded, sizes: tuple[int, ...]) -> Tensor:
+    """log of the share of each class in training, column after column; half a row is added to each class."""
+    shares = [
+        ((torch.bincount(coded.classes[:, d], minlength=size) + 0.5) / (len(coded) + 0.5 * size)).log()
+        for d, size in enumerate(sizes)
+    ]
+    return torch.cat(shares) if shares else torch.zeros(0)
+
+
+def _known(coded: Encoded, rng: torch.Generator) -> dict[str, Given]:
+    """The known cells as conditions. A number behind a shut or unknown gate is none: it is drawn and not read."""
+    rows = rows_of(coded, rng)
+    known = {"classes": coded.classes_known, "numbers": coded.numbers_known & coded.present}
+    return {name: Given(rows[name], known=known[name]) for name in rows}
+
+
+def _repeat(given: Given, n: int) -> Given:
+    assert given.known is not None  # made by _known
+    return Given(given.value.expand(n, -1), known=given.known.expand(n, -1))
+
