@@ -1,0 +1,3 @@
+"""The sub-commands of ``diffuse`` for tables, one a file."""
+
+__all__: list[str] = []

@@ -1,0 +1,43 @@
+"""``diffuse evaluate --train T --synthetic S --out DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from de_plugins.tabular.commands._common import check_folder_target
+from de_plugins.tabular.io import read_table
+
+__all__ = ["Evaluate"]
+
+_METRICS, _PAGE = "metrics.json", "report.html"
+
+
+class Evaluate:
+    """Judge a synthetic table beside the real one."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """The arguments of ``diffuse evaluate``."""
+        parser.add_argument("--train", metavar="T", required=True, help="what the synthesizer saw")
+        parser.add_argument("--synthetic", metavar="S", required=True)
+        parser.add_argument("--test", metavar="H", help="rows of the same source that it did not see")
+        parser.add_argument("--target", metavar="COL", help="the column that is to be predicted")
+        parser.add_argument("--out", metavar="DIR", required=True, help=f"gets {_PAGE} and {_METRICS}")
+        parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Judge, write, print."""
+        from de_plugins.tabular.evaluate import evaluate
+
+        check_folder_target(args.out, _METRICS)
+        test = None if args.test is None else read_table(args.test)
+        report = evaluate(read_table(args.train), read_table(args.synthetic), test, args.target)
+        folder = Path(args.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        report.to_html(folder / _PAGE)
+        report.to_json(folder / _METRICS)
+        print(json.dumps(report.to_dict()) if args.json else report.to_text())
+        if not args.json:
+            print(f"written to {folder / _PAGE} and {folder / _METRICS}")
+        return 0
