@@ -15,6 +15,8 @@ from de_core.rng import fork
 
 __all__ = ["Layout", "Ragged", "Regular"]
 
+_PIECE = 2**22  # scores that a ragged draw reads at a time
+
 
 class Layout(abc.ABC):
     """Class scores of a batch of events.
@@ -149,16 +151,17 @@ class Ragged(Layout):
     def draw(
         self, output: Tensor, where: Tensor, xt: Tensor, generator: torch.Generator, weak: Tensor | None, weight: float
     ) -> Tensor:
-        """One cumulative sum in float64 over the flat probabilities; each element's uniform falls into its own
-        stretch."""
-        sizes, offsets, _ = self._on(output.device)
-        log_probs = self.log_softmax(output)
-        if weak is not None:
-            strong, other = self.padded(log_probs), self.padded(self.log_softmax(weak))
-            log_probs = self.unpadded(guided_log_probs(strong, other, weight))
-        cdf = log_probs.double().exp().cumsum(-1)
-        ends = cdf[:, offsets + sizes - 1]
-        starts = torch.cat([torch.zeros_like(ends[:, :1]), ends[:, :-1]], 1)
-        u = torch.rand(ends.shape, generator=generator, dtype=torch.float64, device=output.device)
-        drawn = torch.searchsorted(cdf, starts + u * (ends - starts), right=True) - offsets
-        return torch.where(where, drawn.clamp(min=0).minimum(sizes - 1), xt)
+        """Only the elements that are drawn are ever read: in a run of many steps each is drawn once, so that this costs
+        little beside the network. They go in pieces, so that memory stays small where many are drawn at once."""
+        index, real = self._grid(output.device)
+        draw, moved = fork(generator), xt.clone()
+        row, element = where.nonzero(as_tuple=True)
+        size = max(1, _PIECE // self.largest)
+        for r, e in zip(row.split(size), element.split(size), strict=True):
+            at, inside = index[e], real[e]
+            chosen = torch.where(inside, output[r[:, None], at], -torch.inf)
+            if weak is not None:
+                other = torch.where(inside, weak[r[:, None], at], -torch.inf)
+                chosen = guided_log_probs(chosen.log_softmax(-1), other.log_softmax(-1), weight)
+            moved[r, e] = categorical(chosen, draw)
+        return moved
