@@ -16,7 +16,7 @@ from de_core.rng import Rng, as_generator
 from de_core.schedule import survival_schedule
 from de_plugins.masked.layout import Layout, Ragged, Regular
 
-__all__ = ["AbsorbingGenerator", "Masked"]
+__all__ = ["AbsorbingGenerator", "Masked", "systematic"]
 
 _OBJECTIVES = ("elbo", "simple", "paper-tabular", "paper-text-image")
 
@@ -30,8 +30,8 @@ class Masked(Jump):
     left over.
 
     Objectives: "elbo" that; "simple" (M+1)/m times the cross entropy over the m masked of the M elements with t > 0:
-    under uniform tied times it has the bound's own expectation, without its 1/t tail; "paper-tabular" 0.1 w(t) times
-    the cross entropy over all elements; "paper-text-image" its mean over all elements (the authors' two losses).
+    with a = 1 - t, one uniform clock for all elements and the other modalities' clocks independent of it, this has the
+    bound's own expectation, without its 1/t tail; "paper-tabular" 0.1 w(t) times the cross entropy over all elements; "paper-text-image" its mean over all elements (the authors' two losses).
 
     Args:
         event_shape: of one sample.
@@ -133,8 +133,8 @@ class Masked(Jump):
             return rows(torch.where(masked, weight * entropy, 0.0)).sum(1)
         if objective == "simple":
             count, total = rows(masked).sum(1), rows(live).sum(1)
-            scale = (total + 1) / count.clamp_min(1)
-            return scale.to(entropy.dtype) * rows(torch.where(masked, entropy, 0.0)).sum(1)
+            scale = (total + 1).to(entropy.dtype) / count.clamp_min(1)
+            return scale * rows(torch.where(masked, entropy, 0.0)).sum(1)
         everything = rows(torch.where(live, entropy, 0.0))
         if objective == "paper-text-image":
             return everything.mean(1)
@@ -149,7 +149,7 @@ class Masked(Jump):
     # --- the reverse process ----------------------------------------------------------------------------------------
 
     def methods(self) -> tuple[str, ...]:
-        return ("analytic", "tau_leaping", "tau_leaping_paper")
+        return ("analytic", "systematic", "tau_leaping", "tau_leaping_paper")
 
     def step(
         self,
@@ -178,6 +178,10 @@ class Masked(Jump):
             raise DiffuseError(f"masked: no stepper {method!r}; expected one of {', '.join(self.methods())}")
         t, s = times(t, xt), times(s, xt)
         draw = as_generator(rng, xt.device)
+        masked = (xt == self.mask(xt.device)) & expand(t > s, xt)
+        if method == "systematic":
+            chance = torch.where(masked, expand(self.clock.revealed(t, s), xt).double(), 0.0)
+            return self.layout.draw(output, systematic(chance, draw), xt, draw, weak, weight), None
         u = torch.rand(xt.shape, generator=draw, device=xt.device, dtype=torch.float64)
         if method == "analytic":
             move = expand(self.clock.revealed(t, s), xt).double()
@@ -187,8 +191,7 @@ class Masked(Jump):
                 strong, other = (self.layout.padded(self.log_probs(o)).clamp_min(-1e4) for o in (output, weak))
                 mean = mean * (weight * strong + (1 - weight) * other).exp().sum(-1)
             move = -torch.expm1(-mean) if method == "tau_leaping" else mean * torch.exp(-mean)
-        where = (u < move) & (xt == self.mask(xt.device)) & expand(t > s, xt)
-        return self.layout.draw(output, where, xt, draw, weak, weight), None
+        return self.layout.draw(output, masked & (u < move), xt, draw, weak, weight), None
 
     def finish(
         self, output: Output, xt: Tensor, t: Tensor, *, rng: Rng, weak: Output | None = None, weight: float = 1.0
@@ -206,6 +209,17 @@ class Masked(Jump):
     def reconstruction(self, output: Output, noised: Noised) -> Tensor:
         masked = noised.xt == self.mask(noised.xt.device)
         return rows(torch.where(masked, self.layout.cross_entropy(output, noised.x0), 0.0)).sum(1)
+
+
+def systematic(chance: Tensor, generator: torch.Generator) -> Tensor:
+    """Which elements of each row are picked, bool: element l with probability chance[l], and of each row floor or
+    ceiling of the sum of the chances. One uniform a row is laid over the cumulative chances in random order (Madow 1949)."""
+    flat = rows(chance)
+    order = torch.rand(flat.shape, generator=generator, device=flat.device).argsort(1)
+    u = torch.rand(len(flat), 1, generator=generator, device=flat.device, dtype=flat.dtype)
+    marks = torch.cat([u, u + flat.gather(1, order).cumsum(1)], 1).floor()
+    picked = torch.zeros_like(flat, dtype=torch.bool).scatter(1, order, marks[:, 1:] > marks[:, :-1])
+    return picked.reshape(chance.shape)
 
 
 class AbsorbingGenerator(JumpGenerator):
