@@ -7,6 +7,8 @@ wrong sign or
 factor shows at 1e-2.
 """
 
+import itertools
+
 import numpy as np
 import scipy.linalg
 import torch
@@ -70,18 +72,14 @@ def test_adjoint_is_the_adjoint(product, seed):
         left = (p * generator.apply(product.function(f), product.states)).sum()
         right = (f * generator.adjoint(product.function(p), product.states)).sum()
         assert abs(left - right) < 1e-11 * max(1.0, abs(float(left)))
-    assert (
-        abs(float(product.generator.adjoint(product.function(p), product.states).sum())) < 1e-11
-    )  # mass is kept
+    assert abs(float(product.generator.adjoint(product.function(p), product.states).sum())) < 1e-11  # mass is kept
 
 
 @laws
 @given(finite_products(), seeds())
 def test_t5_phi_is_linear_in_the_generator_and_positive(product, seed):
     f = table(product, seed)
-    parts = [
-        SumGenerator({k: g}).phi(product.function(f), product.states) for k, g in product.generators.items()
-    ]
+    parts = [SumGenerator({k: g}).phi(product.function(f), product.states) for k, g in product.generators.items()]
     total = product.generator.phi(product.function(f), product.states)
     assert (total - torch.stack(parts).sum(0)).abs().max() < 1e-11 * max(1.0, float(total.max()))
     assert float(torch.stack(parts).min()) > -1e-11
@@ -121,15 +119,11 @@ def test_t7_the_three_forms_differ_by_constants_and_t10_the_two_views_agree(prod
     assert float((forward - reverse).abs().max()) < 1e-11 * scale
     p = product.marginal()
     at = p > 0
-    inner = product.generator.apply(
-        product.function(log_or_zero(p)), {k: v[at] for k, v in product.states.items()}
-    )
+    inner = product.generator.apply(product.function(log_or_zero(p)), {k: v[at] for k, v in product.states.items()})
     assert float((explicit - implicit + (p[at] * inner).sum()).abs().max()) < 1e-10 * scale
     assert float(explicit.min()) > -1e-11
     if bool((p > 0).all()):  # then explicit is E Phi as it stands, and 0 at the truth
-        direct = torch.stack(
-            [p @ product.generator.phi(product.function(p / b), product.states) for b in betas]
-        )
+        direct = torch.stack([p @ product.generator.phi(product.function(p / b), product.states) for b in betas])
         assert float((direct - explicit).abs().max()) < 1e-11 * scale
         assert abs(float(product.explicit(p))) < 1e-11
 
@@ -184,8 +178,7 @@ def test_t8_at_the_optimum_a_part_is_the_rate_of_lost_information(first, second,
     p = product.marginal()
     for name in chains:
         slope = (
-            information(chains, law, {**t, name: t[name] + h})
-            - information(chains, law, {**t, name: t[name] - h})
+            information(chains, law, {**t, name: t[name] + h}) - information(chains, law, {**t, name: t[name] - h})
         ) / (2 * h)
         assert abs(product.denoising(p, name) + slope) < 1e-6
 
@@ -204,7 +197,7 @@ def test_t9_at_the_optimum_the_line_integral_does_not_depend_on_the_path(first, 
 
     def along(corners):
         total = torch.zeros((), dtype=F64)
-        for (a0, b0), (a1, b1) in zip(corners[:-1], corners[1:], strict=True):
+        for (a0, b0), (a1, b1) in itertools.pairwise(corners):
             for u, w in zip(0.5 + 0.5 * nodes, 0.5 * weights, strict=True):
                 t = {"a": a0 + u * (a1 - a0), "b": b0 + u * (b1 - b0)}
                 kernels = {k: expm(t[k] * chains[k].matrix()) for k in chains}
