@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from de_plugins.tabular.codec import TableCodec
-    from de_plugins.tabular.evaluate import Report, evaluate
+    from de_plugins.tabular.evaluation import Report, evaluate
     from de_plugins.tabular.io import read_table, write_table
     from de_plugins.tabular.schema import Schema
     from de_plugins.tabular.synthesizer import TableSynthesizer
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["Report", "Schema", "TableCodec", "TableSynthesizer", "evaluate", "read_table", "write_table"]
 
 _HOMES = {
-    "Report": "evaluate",
+    "Report": "evaluation",
     "Schema": "schema",
     "TableCodec": "codec",
     "TableSynthesizer": "synthesizer",
-    "evaluate": "evaluate",
+    "evaluate": "evaluation",
     "read_table": "io",
     "write_table": "io",
 }
@@ -33,5 +33,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value  # `evaluate` the function, not the submodule that the import has just bound to the name
+    globals()[name] = value
     return value

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from de_plugins.tabular.evaluate import PERCENT, SCORES
+from de_plugins.tabular.evaluation import PERCENT, SCORES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from de_plugins.tabular.evaluate import Report
+    from de_plugins.tabular.evaluation import Report
 
 __all__ = ["html", "text"]
 
@@ -77,7 +77,12 @@ def html(report: Report) -> str:
         "validity",
         "anchors",
     }
-    known |= {"two_sample_against", "two_sample", "seconds"}
+    known |= {"two_sample_against", "two_sample", "seconds", "every_target"}
+    if "every_target" in results:
+        rows = [
+            [n, f["metric"], f"{f['synthetic']:.3f}", f"{f['real']:.3f}"] for n, f in results["every_target"].items()
+        ]
+        parts += ["<h2>Every column as the target</h2>", _table(["target", "", "from synthetic", "from real"], rows)]
     for name, section in results.items():
         if name not in known and isinstance(section, dict):
             rows = [[str(k), f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in section.items()]

@@ -12,7 +12,7 @@ from de_core.errors import DiffuseError
 pytest.importorskip("xgboost")
 pytest.importorskip("matplotlib")
 
-from de_plugins.tabular.evaluate import evaluate  # needs the two above
+from de_plugins.tabular import evaluate
 from de_plugins.tabular.metrics import detection
 
 
@@ -97,8 +97,13 @@ def test_without_a_test_table_the_report_says_so():
 
 
 def test_a_regression_target():
-    results = evaluate(table(0, 200), table(1, 200), table(2, 100), target="x", seeds=1, anchors=False).to_dict()
+    made = evaluate(table(0, 200), table(1, 200), table(2, 100), target="x", seeds=1, anchors=False, every_target=True)
+    results = made.to_dict()
     assert results["learning"]["metric"] == "rmse"
+    every = results["every_target"]
+    assert every["rich"]["synthetic"] > 0.9
+    assert abs(every["x"]["synthetic"] - every["x"]["real"]) < 0.3
+    assert "void" not in every  # it has nothing to predict
 
 
 @pytest.mark.parametrize("frame", [pd.DataFrame({"x": np.arange(50.0)}), pd.DataFrame({"c": ["a", "b"] * 25})])

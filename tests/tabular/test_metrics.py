@@ -15,6 +15,7 @@ from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.io import read_table
 from de_plugins.tabular.metrics import fidelity
 from de_plugins.tabular.metrics.detection import detection, match_marginals, two_sample_auc
+from de_plugins.tabular.metrics.imputation import crps, imputation
 from de_plugins.tabular.metrics.matrix import matrices
 from de_plugins.tabular.metrics.privacy import nearest, privacy, true_positives
 from de_plugins.tabular.metrics.utility import _features, utility
@@ -306,3 +307,33 @@ def test_errors_name_the_table_and_the_column():
             coded(a, b)
     with pytest.raises(DiffuseError, match="column 'q' is said to be categorical"):
         coded(a, a, categorical=["q"])
+
+
+def test_crps_of_normal_draws_in_closed_form():
+    rng = np.random.default_rng(0)
+    y = np.array([0.0, 1.0, -2.0])
+    got = crps(rng.normal(size=(4000, 3)), y)
+    # Gneiting and Raftery (2007), equation 5, for N(0, 1): y (2 Phi(y) - 1) + 2 phi(y) - 1 / sqrt(pi)
+    phi = np.exp(-(y**2) / 2) / np.sqrt(2 * np.pi)
+    cdf = torch.special.ndtr(torch.from_numpy(y)).numpy()
+    # sd of a mean of 4000 terms of order 1: 0.016; four of them
+    np.testing.assert_allclose(got, y * (2 * cdf - 1) + 2 * phi - 1 / np.sqrt(np.pi), atol=0.064)
+    few = np.stack([crps(rng.normal(size=(2, 1)), y[:1]) for _ in range(20_000)]).mean()
+    # unbiased with two draws too; sd of one is about 0.5, of the mean 0.004
+    assert few == pytest.approx((np.sqrt(2) - 1) / np.sqrt(np.pi), abs=0.016)
+
+
+def test_imputation_scores():
+    truth = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "c": ["a", "b", "a", "b"]})
+    wrong = truth.assign(c=["b", "b", "b", "b"])
+    m = matrices({"truth": truth, "right": truth, "wrong": wrong})
+    holes = np.array([[True, True], [False, False], [False, True], [False, False]])
+    perfect = imputation(m["truth"], [m["right"], m["right"]], holes)
+    assert perfect["x"]["crps"] == 0
+    assert perfect["c"]["accuracy"] == 1
+    half = imputation(m["truth"], [m["right"], m["wrong"]], holes)
+    assert half["c"]["accuracy"] == 0.5
+    # one of two draws right, three categories with the one for missing
+    assert half["c"]["nats"] == pytest.approx(-np.log((1 + 1 / 3) / 3))
+    with pytest.raises(DiffuseError, match="at least 2 draws"):
+        imputation(m["truth"], [m["right"]], holes)

@@ -14,12 +14,13 @@ from de_core.rng import stream
 from de_plugins.tabular.metrics._parallel import side_by_side
 from de_plugins.tabular.metrics.matrix import Matrix
 
-__all__ = ["Utility", "utility"]
+__all__ = ["Utility", "every_column", "utility"]
 
 ROUNDS = (10, 50, 100)
 DEPTHS = (5, 10, 20)
 CHILD_WEIGHTS = (1, 10)
 GAMMAS = (0.0, 1.0)
+MOST_LABELS = 50  # one tree a label and round: more would cost minutes
 ONE_HOT = 256  # columns with more categories go in as codes, to bound memory
 
 
@@ -118,6 +119,19 @@ def utility(
     settings = product(depths, weights, gammas)
     found = chain.from_iterable(side_by_side(fit, settings, threads))
     return max(found, key=lambda one: judge.sign * one.validation)
+
+
+def every_column(synthetic: Matrix, test: Matrix, *, seed: int, threads: int | None = None) -> dict[str | int, Utility]:
+    """Every column in turn as the target, with one setting (100 trees of depth 5).
+
+    Left out: columns with more than `MOST_LABELS` categories, and those with one value on a side.
+    """
+    out = {}
+    for c, name in enumerate(synthetic.names):
+        varied = [len(np.unique(m.values[~np.isnan(m.values[:, c]), c])) > 1 for m in (synthetic, test)]
+        if all(varied) and synthetic.sizes[c] <= MOST_LABELS:
+            out[name] = utility(synthetic, test, name, seed=seed, threads=threads, full=False)
+    return out
 
 
 class _Auc:
