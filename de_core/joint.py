@@ -222,8 +222,8 @@ class JointProcess:
             else:
                 assert truth is not None  # refused above
                 terms = self._explicit(outputs, self.call(truth, xt, t), xt, t)
-        weighted = [(weights or {}).get(name, 1.0) * term for name, term in terms.items()]
-        total = torch.stack([w.mean() for w in weighted]).sum()
+        means = {name: term.mean() for name, term in terms.items()}
+        total = torch.stack([means[n] * weights[n] if weights and n in weights else means[n] for n in means]).sum()
         if not bool(total.isfinite()):
             self.call(model, xt, t, check=True)
             worst = [name for name, term in terms.items() if not bool(term.isfinite().all())]

@@ -27,16 +27,13 @@ import inspect
 import sys
 import threading
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from de_core._discovery import BUILTIN, PluginRecord, discover, incompatibility, normal_key, sentence
 from de_core.errors import DiffuseError, PluginError
 from de_core.hookspecs import API_VERSION, HOOKS, ComponentInfo, ModalityInfo
-
-if TYPE_CHECKING:
-    from de_core.modality import Modality
 
 __all__ = [
     "API_VERSION",

@@ -74,13 +74,16 @@ class Gaussian(Diffusion):
         return self._scale() * torch.randn(batch, *self.event_shape, generator=draw, device=draw.device)
 
     def perturb(self, x: Tensor, t: Tensor | float, *, s: Tensor | float = 0.0, rng: Rng) -> Noised:
-        t = times(t, x)
-        s = expand(times(s, x), t).expand_as(t)
+        clean = isinstance(s, float) and s == 0
+        t, s = times(t, x), times(s, x)
         if bool((t < s).any()):
             raise DiffuseError("gaussian: the kernel runs forward, expected t >= s")
         eps = torch.randn(x.shape, generator=as_generator(rng, x.device), dtype=x.dtype, device=x.device)
-        alpha, variance = self.path.between(s, t)
-        sigma = variance.sqrt()
+        if clean:
+            alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        else:
+            alpha, variance = self.path.between(s, t)
+            sigma = variance.sqrt()
         if bool((t == 1).any()):  # the prior, which the linear and EDM kernels only approach
             alpha, sigma = torch.where(t == 1, 0.0, alpha), torch.where(t == 1, self._scale(), sigma)
         xt = expand(alpha, x).to(x.dtype) * x + expand(sigma, x).to(x.dtype) * eps
@@ -157,10 +160,12 @@ class Gaussian(Diffusion):
         x0, xt, eps = noised.x0, noised.xt, noised.aux["eps"]
         a, b, n = expand(alpha, xt), expand(sigma, xt), expand(norm2.sqrt(), xt)
         if objective.startswith("paper"):
-            error, weight = self.convert(output, xt, t, "eps") - eps, torch.ones_like(t)
+            error = self.convert(output, xt, t, "eps") - eps
+        elif self.prediction == "v":
+            error = output - (a * eps - b * x0) / n
         else:
-            truth = {"v": (a * eps - b * x0) / n, "x0": x0, "eps": eps, "score": -eps / b}[self.prediction]
-            error, weight = output - truth, torch.ones_like(t)
+            error = output - (x0 if self.prediction == "x0" else eps if self.prediction == "eps" else -eps / b)
+        square = torch.where(expand(noised.t > 0, xt), error**2, 0.0)
         if objective == "elbo":
             # r alpha^2, finite where alpha = 0
             rate = alpha**2 * self.path.sigma_dot(t) / sigma - alpha * self.path.alpha_dot(t)
@@ -168,8 +173,8 @@ class Gaussian(Diffusion):
             weight = {"v": rate / norm2, "x0": rate / sigma**2, "eps": capped, "score": capped * sigma**2}[
                 self.prediction
             ]
-        value = rows(torch.where(expand(noised.t > 0, xt), expand(weight, xt) * error**2, 0.0))
-        return value.mean(1) if objective == "paper-text-image" else value.sum(1)
+            square = expand(weight, xt) * square
+        return rows(square).mean(1) if objective == "paper-text-image" else rows(square).sum(1)
 
     def posterior_output(self, xt: Tensor, t: Tensor, candidates: Tensor, weights: Tensor) -> Output:
         x0 = (weights.to(xt.dtype) @ rows(candidates).to(xt.dtype)).reshape(xt.shape)

@@ -31,7 +31,8 @@ class Masked(Jump):
 
     Objectives: "elbo" that; "simple" (M+1)/m times the cross entropy over the m masked of the M elements with t > 0:
     with a = 1 - t, one uniform clock for all elements and the other modalities' clocks independent of it, this has the
-    bound's own expectation, without its 1/t tail; "paper-tabular" 0.1 w(t) times the cross entropy over all elements; "paper-text-image" its mean over all elements (the authors' two losses).
+    bound's own expectation, without its 1/t tail; "paper-tabular" 0.1 w(t) times the cross entropy over all elements;
+    "paper-text-image" its mean over all elements (the authors' two losses).
 
     Args:
         event_shape: of one sample.
@@ -213,7 +214,10 @@ class Masked(Jump):
 
 def systematic(chance: Tensor, generator: torch.Generator) -> Tensor:
     """Which elements of each row are picked, bool: element l with probability chance[l], and of each row floor or
-    ceiling of the sum of the chances. One uniform a row is laid over the cumulative chances in random order (Madow 1949)."""
+    ceiling of the sum of the chances. One uniform a row is laid over the cumulative chances in random order.
+
+    Source: Madow 1949, On the theory of systematic sampling.
+    """
     flat = rows(chance)
     order = torch.rand(flat.shape, generator=generator, device=flat.device).argsort(1)
     u = torch.rand(len(flat), 1, generator=generator, device=flat.device, dtype=flat.dtype)

@@ -13,7 +13,7 @@ from de_plugins.text_image.digits import page as page_module
 from de_plugins.text_image.digits.captions import VOCABULARY, Captions
 from de_plugins.text_image.digits.data import load_digits_joint
 from de_plugins.text_image.digits.judge import Judge
-from de_plugins.text_image.digits.page import Section, write_aside, write_page
+from de_plugins.text_image.digits.page import Section, write_page
 from de_plugins.text_image.digits.pictures import Panel, draw_curve, draw_panel
 from de_plugins.text_image.digits.sections import (
     caption_section,
@@ -117,7 +117,7 @@ def test_numbers_targets_and_text_are_shown(tmp_path):
 
 
 def test_a_failure_leaves_the_old_page_and_no_litter(tmp_path, monkeypatch):
-    path = write_page(tmp_path, [one_panel()], CURVE, METRICS)
+    write_page(tmp_path, [one_panel()], CURVE, METRICS)
     before = {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()}
     with pytest.raises(DiffuseError, match="panel 'joint': expected one panel of that name, got 2"):
         write_page(tmp_path, [one_panel(), one_panel()], CURVE, METRICS)
@@ -127,9 +127,9 @@ def test_a_failure_leaves_the_old_page_and_no_litter(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(page_module.os, "replace", full)
+    monkeypatch.setattr(page_module, "atomic_write", full)
     with pytest.raises(OSError, match="no space"):
-        write_aside(path, b"half")
+        write_page(tmp_path, [one_panel()], CURVE, METRICS)
     assert {entry.name: entry.read_bytes() for entry in tmp_path.iterdir()} == before
 
 

@@ -50,9 +50,7 @@ def agreement(left: Tensor, right: Tensor) -> float:
 def _mean_error(ink: Tensor, images: Tensor) -> float:
     own = ink_of(images).double()
     if ink.shape != own.shape or len(own) == 0:
-        raise DiffuseError(
-            f"ink: expected {tuple(own.shape)} for the images given, n > 0, got {tuple(ink.shape)}"
-        )
+        raise DiffuseError(f"ink: expected {tuple(own.shape)} for the images given, n > 0, got {tuple(ink.shape)}")
     return float((ink.double() - own).abs().mean())
 
 
@@ -248,7 +246,5 @@ MEANINGS: dict[str, Meaning] = {
         target=0.85,
     ),
     "seconds": Meaning("Time", "The whole command on this machine, training included.", unit="s"),
-    "parameters": Meaning(
-        "Size of the model", "Numbers that were learned, all of them counted.", unit="count"
-    ),
+    "parameters": Meaning("Size of the model", "Numbers that were learned, all of them counted.", unit="count"),
 }

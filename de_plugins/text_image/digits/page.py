@@ -9,11 +9,12 @@ from pathlib import Path
 
 import attrs
 
+from de_core.artifact import atomic_write
 from de_core.errors import DiffuseError
 from de_plugins.text_image.digits.metrics import MEANINGS, Meaning
 from de_plugins.text_image.digits.pictures import CELL_INCHES, Panel, draw_curve, draw_panel
 
-__all__ = ["Section", "write_aside", "write_page"]
+__all__ = ["Section", "write_page"]
 
 
 @attrs.frozen(eq=False)
@@ -23,16 +24,6 @@ class Section:
     title: str
     text: str
     panels: Sequence[Panel]
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: beside it first, then into its place in one move."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_bytes(content)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def write_page(
@@ -74,8 +65,8 @@ def write_page(
     except (FileExistsError, NotADirectoryError) as error:
         raise DiffuseError(f"out directory: expected a directory at {out}, got a file") from error
     for name, content in pictures.items():
-        write_aside(out / f"{name}.png", content)
-    write_aside(out / "index.html", page)
+        atomic_write(out / f"{name}.png", content)
+    atomic_write(out / "index.html", page)
     return out / "index.html"
 
 
@@ -112,8 +103,7 @@ def _rows(metrics: Mapping[str, float]) -> str:
 def _cards(metrics: Mapping[str, float]) -> str:
     chosen = ("image_given_caption", "joint_agreement", "caption_given_image", "nearest_train_ratio")
     cards = [
-        f"<div class='card'><b>{_number(metrics[key], MEANINGS[key].unit)}</b>"
-        f"{html.escape(MEANINGS[key].title)}</div>"
+        f"<div class='card'><b>{_number(metrics[key], MEANINGS[key].unit)}</b>{html.escape(MEANINGS[key].title)}</div>"
         for key in chosen
         if key in metrics
     ]
@@ -124,9 +114,7 @@ def _figure(panel: Panel) -> str:
     said = ", ".join(f"“{text}”" for text in list(panel.captions)[:12])
     alt = f"{len(panel.images)} pictures" + (f", captions {said}" if said else "")
     heading = f"<figcaption>{html.escape(panel.heading)}</figcaption>" if panel.heading else ""
-    width = round(
-        panel.columns * CELL_INCHES * 76
-    )  # 76 of the page's pixels an inch: ten columns fill its width
+    width = round(panel.columns * CELL_INCHES * 76)  # 76 of the page's pixels an inch: ten columns fill its width
     image = f"<img src='{html.escape(panel.name)}.png' width='{width}' alt='{html.escape(alt, quote=True)}'>"
     return f"<figure>{heading}{image}</figure>"
 

@@ -63,9 +63,7 @@ class Panel:
     def __attrs_post_init__(self) -> None:
         n = len(self.images)
         if n == 0 or self.columns < 1:
-            raise DiffuseError(
-                f"panel '{self.name}': expected a picture and a column or more, got {n}, {self.columns}"
-            )
+            raise DiffuseError(f"panel '{self.name}': expected a picture and a column or more, got {n}, {self.columns}")
         parts = {"captions": self.captions, "right": self.right, "ink": () if self.ink is None else self.ink}
         for part, values in parts.items():
             if len(values) not in (0, n):
@@ -86,15 +84,10 @@ def _bars(axes: Axes, left: float, top: float, ink: np.ndarray, own: np.ndarray,
     scale = _BARS * 0.86 / highest
     x = left + width * np.arange(TILES)
     base = top + _BARS
-    bars = [
-        Rectangle((a + 0.15 * width, base), 0.7 * width, -scale * h)
-        for a, h in zip(x, ink.clip(0), strict=True)
-    ]
+    bars = [Rectangle((a + 0.15 * width, base), 0.7 * width, -scale * h) for a, h in zip(x, ink.clip(0), strict=True)]
     axes.add_collection(PatchCollection(bars, facecolor=ACCENT, edgecolor="none"))
     ticks = [[(a, base - scale * h), (a + width, base - scale * h)] for a, h in zip(x, own, strict=True)]
-    axes.add_collection(
-        LineCollection([*ticks, [(left, base), (left + 1, base)]], colors=INK, linewidths=0.7)
-    )
+    axes.add_collection(LineCollection([*ticks, [(left, base), (left + 1, base)]], colors=INK, linewidths=0.7))
 
 
 def draw_panel(panel: Panel) -> bytes:
@@ -140,9 +133,7 @@ def _picture(axes: Axes, pixels: np.ndarray, left: float, upper: float) -> None:
     )
     axes.add_patch(frame)
     if unknown.any():  # behind the pixels, which lie at 0
-        hatched = Rectangle(
-            (left, upper), 1, 1, facecolor="white", edgecolor="#c9c4b8", hatch="////", lw=0, zorder=-1
-        )
+        hatched = Rectangle((left, upper), 1, 1, facecolor="white", edgecolor="#c9c4b8", hatch="////", lw=0, zorder=-1)
         axes.add_patch(hatched).set_clip_path(frame)
     shown = np.ma.masked_array(pixels, unknown)
     picture = axes.imshow(

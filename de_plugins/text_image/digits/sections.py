@@ -35,10 +35,7 @@ def joint_section(sample: Mapping[str, Tensor], judge: Judge) -> Section:
     digits = judge.digits(sample["image"])
     told = Captions.parse(sample["caption"])
     agree = (told == digits) & (sample["label"] == digits)
-    texts = [
-        f"{said} [{int(label)}]"
-        for said, label in zip(_said(sample["caption"]), sample["label"], strict=True)
-    ]
+    texts = [f"{said} [{int(label)}]" for said, label in zip(_said(sample["caption"]), sample["label"], strict=True)]
     panel = Panel("joint", sample["image"], 8, texts, agree.tolist(), sample["ink"])
     return Section(
         "Everything at once",
@@ -83,10 +80,7 @@ def noisy_caption_section(sample: Mapping[str, Tensor], requested: Tensor, judge
 def image_section(sample: Mapping[str, Tensor], truth: Tensor) -> Section:
     """Caption and label given held-out pictures; `truth` (n,) is the true digit."""
     right = (Captions.parse(sample["caption"]) == truth) & (sample["label"] == truth)
-    texts = [
-        f"{said} [{int(label)}]"
-        for said, label in zip(_said(sample["caption"]), sample["label"], strict=True)
-    ]
+    texts = [f"{said} [{int(label)}]" for said, label in zip(_said(sample["caption"]), sample["label"], strict=True)]
     return Section(
         "A caption for a picture",
         "These pictures are real and were held out from training. Caption and label (in brackets) were "
