@@ -193,7 +193,7 @@ class CosineSurvival(SurvivalSchedule):
     """a = 1 - cos(pi (1 - t)/2) (MD4): w = (pi/2) tan(pi (1 - t)/2)."""
 
     def survival(self, t: Tensor) -> Tensor:
-        return 2 * torch.sin(0.5 * _HALF_PI * (1 - t)) ** 2
+        return torch.where(t > 0, 2 * torch.sin(0.5 * _HALF_PI * (1 - t)) ** 2, 1.0)  # 1 - 2e-16 at t = 0 otherwise
 
     def lost(self, t: Tensor) -> Tensor:
         return torch.sin(_HALF_PI * t)
