@@ -75,7 +75,8 @@ class Gaussian(Diffusion):
 
     def perturb(self, x: Tensor, t: Tensor | float, *, s: Tensor | float = 0.0, rng: Rng) -> Noised:
         clean = isinstance(s, float) and s == 0
-        t, s = times(t, x), times(s, x)
+        t = times(t, x)
+        s = expand(times(s, x), t).expand_as(t)
         if bool((t < s).any()):
             raise DiffuseError("gaussian: the kernel runs forward, expected t >= s")
         eps = torch.randn(x.shape, generator=as_generator(rng, x.device), dtype=x.dtype, device=x.device)
