@@ -44,15 +44,17 @@ def _moment(text: str, dtype: DType, name: str | int) -> Any:
     try:
         return pd.Timedelta(text) if dtype.is_span else pd.Timestamp(text)
     except ValueError:
-        raise DiffuseError(f"given: column '{name}': expected a {'duration' if dtype.is_span else 'date'}, got {text!r}") from None
+        raise DiffuseError(
+            f"given: column '{name}': expected a {'duration' if dtype.is_span else 'date'}, got {text!r}"
+        ) from None
 
 
 def encode_given(codec: TableCodec, cells: Mapping[str | int, pd.Series], rng: torch.Generator) -> Encoded:
     """One coded row whose known part is the given cells.
 
     Raises:
-        DiffuseError: a category that training did not have, a missing cell where it had none, a number outside its range: a
-            condition of probability 0.
+        DiffuseError: a category that training did not have, a missing cell where it had none, a number outside its
+            range: a condition of probability 0.
     """
     blank = codec.decode(
         torch.zeros(1, len(codec.class_sizes), dtype=torch.int64), torch.zeros(1, codec.num_numbers), rng=0
@@ -80,21 +82,24 @@ def _inside(variable: Number, cell: pd.Series) -> None:
         index = np.where(values < variable.grid.from_index(np.zeros(1), dtype), -1.0, index)
     if not ends[0] <= index[0] <= ends[1]:
         low, high = (label(v, dtype) for v in variable.grid.from_index(ends, dtype))
-        raise DiffuseError(f"column '{name}': {label(values[0], dtype)} lies outside the training range, {low} to {high}")
+        raise DiffuseError(
+            f"column '{name}': {label(values[0], dtype)} lies outside the training range, {low} to {high}"
+        )
 
 
 def fill(column: pd.Series, drawn: pd.Series, holes: np.ndarray, dtype: DType, name: str | int) -> pd.Series:
     """``column`` with the ``drawn`` cells in its ``holes`` (n,) bool; the other cells as they were.
 
-    The dtype is that of the column where it can hold the drawn cells, else that of training (whole numbers that were read
-    as floats because some were missing are whole again).
+    The dtype is that of the column where it can hold the drawn cells, else that of training (whole numbers that were
+    read as floats because some were missing are whole again).
     """
     if not holes.any():
         return column
-    floats = pd.api.types.is_float_dtype
-    if column.dtype == drawn.dtype or (floats(column.dtype) and floats(drawn.dtype)):
+    if column.dtype != drawn.dtype and pd.api.types.is_float_dtype(column.dtype) and dtype.plain == "float":
+        drawn = drawn.astype(str(column.dtype))
+    if column.dtype == drawn.dtype:
         filled = column.copy()
-        filled[holes] = drawn[holes].astype(column.dtype)
+        filled[holes] = drawn[holes]
         return filled
     (values, missing), (new, gone) = to_plain(column, dtype, name), to_plain(drawn, dtype, name)
     return from_plain(np.where(holes, new, values), np.where(holes, gone, missing), dtype)
@@ -106,7 +111,11 @@ class NeverMissing:
     def __init__(self, model: Callable[..., dict[str, Tensor]], codec: TableCodec) -> None:
         self.model = model
         ends = np.cumsum(codec.class_sizes, dtype=int)
-        missing = [v.column.missing for v in codec.variables if isinstance(v, Classes) or (isinstance(v, Number) and v.size > 1)]
+        missing = [
+            v.column.missing
+            for v in codec.variables
+            if isinstance(v, Classes) or (isinstance(v, Number) and v.size > 1)
+        ]
         self.banned = torch.tensor([end - 1 for end, has in zip(ends, missing, strict=True) if has], dtype=torch.int64)
 
     def __call__(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:

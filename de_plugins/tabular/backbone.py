@@ -45,8 +45,8 @@ class ClassTable(nn.Module):
         self.direct = nn.Parameter(scale * torch.randn(sum(sizes[d] for d in small), width))
         self.codes = nn.Parameter(torch.randn(sum(sizes[d] for d in large), rank))
         self.bases = nn.Parameter(scale / math.sqrt(rank) * torch.randn(len(large), rank, width))
-        # where the rows lie: `slots` spreads the codes over (large column, class) with padding, `order` brings the rows of
-        # [direct; slots] into column order
+        # where the rows lie: `slots` spreads the codes over (large column, class) with padding, `order` brings the
+        # rows of [direct; slots] into column order
         slots = torch.zeros(len(large), self.longest, dtype=torch.int64)
         starts, place, code = [0] * len(sizes), 0, 0
         for d in small:
@@ -74,11 +74,11 @@ class ClassTable(nn.Module):
 class TableMLP(nn.Module):
     """Class scores and velocities of all columns from all noisy columns and the clocks of the numbers.
 
-    The first layer is linear in the one-hot classes (the mask is one more class of each column) and, for every number, in
-    x, alpha x, sines and cosines of x, alpha and sigma, where alpha = cos(pi t/2). A masked column needs no clock: what it
-    shows is all there is to know (Ou et al. 2024, 2406.03736). The velocity of a number is a + b x with a and b read from
-    the last layer, which is exact where the posterior is normal. At the start a class has its training share and the
-    velocity is 0, the best constant for a standard normal column.
+    The first layer is linear in the one-hot classes (the mask is one more class of each column) and, for every
+    number, in x, alpha x, sines and cosines of x, alpha and sigma, where alpha = cos(pi t/2). A masked column needs
+    no clock: what it shows is all there is to know (Ou et al. 2024, 2406.03736). The velocity of a number is a + b x
+    with a and b read from the last layer, which is exact where the posterior is normal. At the start a class has its
+    training share and the velocity is 0, the best constant for a standard normal column.
 
     Args:
         class_sizes: (D,). numbers: C.
@@ -161,8 +161,9 @@ class TableMLP(nn.Module):
         if best is None:
             least = size(8, 8, 1)
             raise DiffuseError(
-                f"preset '{preset}' has at most {most:,} parameters, but a table of {len(class_sizes) + numbers} variables "
-                f"with {sum(class_sizes):,} classes needs {least:,} at the least; take a larger preset or lower max_classes"
+                f"preset '{preset}' has at most {most:,} parameters, but a table of "
+                f"{len(class_sizes) + numbers} variables with {sum(class_sizes):,} classes needs {least:,} at the "
+                "least; take a larger preset, or lower max_classes in the schema"
             )
         return best
 

@@ -1,8 +1,8 @@
 """A table as a joint process: its modalities, its rows, the clocks that training draws, and guidance by columns.
 
-A coded row is (classes, numbers). A number whose gate is shut is not there; its place holds a standard normal draw that
-depends on nothing. So there is one joint law over all rows, and process, loss and bound need no mask: behind a shut gate the
-network learns that the number is noise (velocity 0), and decoding does not read it.
+A coded row is (classes, numbers). A number whose gate is shut is not there; its place holds a standard normal draw
+that depends on nothing. So there is one joint law over all rows, and process, loss and bound need no mask: behind a
+shut gate the network learns that the number is noise (velocity 0), and decoding does not read it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def rows_of(coded: Encoded, rng: torch.Generator) -> dict[str, Tensor]:
 def absent_nats(rows: Mapping[str, Tensor], coded: Encoded) -> Tensor:
     """-log N(x; 0, 1) summed over the numbers that are not there, (n,).
 
-    A bound on -log p(row, noise) less this, which is -log of the noise's own law, bounds -log p(row) in the mean over the
-    noise: E_q[-log p(row, z) + log q(z)] >= -log E_q[p(row, z)/q(z)] = -log p(row), Jensen's inequality.
+    A bound on -log p(row, noise) less this, which is -log of the noise's own law, bounds -log p(row) in the mean over
+    the noise: E_q[-log p(row, z) + log q(z)] >= -log E_q[p(row, z)/q(z)] = -log p(row), Jensen's inequality.
     """
     if "numbers" not in rows:
         return torch.zeros(len(coded))
@@ -84,10 +84,10 @@ class TableSource:
 class TableTimes:
     """Clocks of the columns, by row: every pattern that sampling, imputation and guidance show to a network.
 
-    Most rows have one t ~ U(0, 1) for all columns, evenly spread over the batch. In a share ``given`` of the rows each column
-    is clean (t = 0) with a probability that is itself uniform, as when it is given; the rest keep t. In a share ``loose``
-    each number has a clock of its own, as when it is given with noise. Masked columns need neither: a tied clock already
-    shows every set of them.
+    Most rows have one t ~ U(0, 1) for all columns, evenly spread over the batch. In a share ``given`` of the rows
+    each column is clean (t = 0) with a probability that is itself uniform, as when it is given; the rest keep t. In a
+    share ``loose`` each number has a clock of its own, as when it is given with noise. Masked columns need neither: a
+    tied clock already shows every set of them.
     """
 
     given: float = 0.2
@@ -123,8 +123,9 @@ class TableTimes:
 class Guided:
     """A model whose answers are guided by the columns that are given: weight * strong + (1 - weight) * weak.
 
-    The weak answer sees the given columns, which are those with clock 0, noised to sigma. Velocities are affine in the score
-    and class scores are log-probabilities up to a constant, so the mix of outputs is the mix of differences of log beta.
+    The weak answer sees the given columns, which are those with clock 0, noised to sigma. Velocities are affine in
+    the score and class scores are log-probabilities up to a constant, so the mix of outputs is the mix of differences
+    of log beta.
 
     Args:
         model, joint, guidance: as in ``JointProcess.sample``.

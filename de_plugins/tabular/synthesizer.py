@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
 import numpy as np
 import pandas as pd
 import torch
@@ -22,7 +23,7 @@ from de_plugins.tabular._conditions import NeverMissing, encode_given, fill, giv
 from de_plugins.tabular._frames import as_pandas
 from de_plugins.tabular.codec import Encoded, TableCodec
 from de_plugins.tabular.process import Guided, TableSource, TableTimes, absent_nats, rows_of, table_process, take
-from de_plugins.tabular.schema import Schema
+from de_plugins.tabular.schema import Schema, check_frame, column_of
 
 __all__ = ["TableSynthesizer"]
 
@@ -33,8 +34,8 @@ _STEPS = 50
 class TableSynthesizer:
     """Learns the joint law of a table's columns and draws from any of its conditionals.
 
-    Classes run under the absorbing chain, numbers under a gaussian diffusion, every column with its own clock, so that any
-    set of columns can be given. Parameters are kept as they come, as scikit-learn's estimators do.
+    Classes run under the absorbing chain, numbers under a gaussian diffusion, every column with its own clock, so
+    that any set of columns can be given. Parameters are kept as they come, as scikit-learn's estimators do.
 
     Args:
         preset: "nano" (at most 64,000 parameters, all counted), "small" (300,000) or "base" (2,000,000).
@@ -102,7 +103,7 @@ class TableSynthesizer:
         """Parameters of the network, all counted."""
         return 0 if self.model is None else sum(p.numel() for p in self.model.parameters())
 
-    # --- training ------------------------------------------------------------------------------------------------------
+    # --- training -----------------------------------------------------------------------------------------------------
 
     def fit(self, train: Any, target: str | int | None = None, schema: Schema | None = None) -> TableSynthesizer:
         """Learn a table; Ctrl-C while training keeps what there is (and sets ``interrupted``).
@@ -116,6 +117,8 @@ class TableSynthesizer:
             DiffuseError: the table is empty, malformed, or too wide for the preset.
         """
         frame, back = as_pandas(train)
+        if schema is not None and target is not None:
+            schema = attrs.evolve(schema, target=schema[target].name)
         codec = TableCodec.fit(frame, schema, target)
         coded = codec.encode(frame, rng=stream(self.seed, "encode"))
         sizes, numbers = codec.class_sizes, codec.num_numbers
@@ -149,7 +152,7 @@ class TableSynthesizer:
             raise DiffuseError("this synthesizer is not fitted; call fit first, or load one")
         return self.codec
 
-    # --- drawing -------------------------------------------------------------------------------------------------------
+    # --- drawing ------------------------------------------------------------------------------------------------------
 
     def sample(
         self,
@@ -172,8 +175,8 @@ class TableSynthesizer:
             progress: called with (rows done, rows).
 
         Raises:
-            DiffuseError: n or steps below 1; an unknown column; a value that training did not have; guidance with nothing
-                given.
+            DiffuseError: n or steps below 1; an unknown column; a value that training did not have; guidance with
+                nothing given.
         """
         codec, seed = self._fitted(), seed_of(self.seed if rng is None else rng)
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
@@ -214,10 +217,11 @@ class TableSynthesizer:
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise DiffuseError(f"draws: expected a whole number of at least 1, got {draws!r}")
         table, back = as_pandas(frame)
+        check_frame(table)
         plain = table.reset_index(drop=True)
         holes = plain.reindex(columns=codec.schema.names).isna()
         coded = codec.encode(plain, holes=holes.to_numpy(), rng=stream(seed, "encode"))
-        some = holes.any(axis=1).to_numpy()
+        some = holes.to_numpy(dtype=bool).any(1)
         rows, place = torch.from_numpy(some.nonzero()[0]), np.maximum(some.cumsum() - 1, 0)
         out = []
         for k in range(draws):
@@ -228,7 +232,10 @@ class TableSynthesizer:
                 drawn = self._draw(model, len(rows), held, steps, seed_of(stream(seed, "draw", k)), None)
                 drawn = drawn.iloc[place].reset_index(drop=True)  # a row without holes reads none of it
                 filled = pd.DataFrame(
-                    {c: fill(plain[c], drawn[c], holes[c].to_numpy(), codec.schema[c].dtype, c) for c in plain.columns}
+                    {
+                        c: fill(column_of(plain, c), drawn[c], holes[c].to_numpy(), codec.schema[c].dtype, c)
+                        for c in plain.columns
+                    }
                 )
             out.append(back(filled.set_axis(table.index)))
         return out[0] if draws == 1 else out
@@ -244,14 +251,18 @@ class TableSynthesizer:
     ) -> pd.DataFrame:
         x: dict[str, Tensor] = {}
         if self.joint is not None and model is not None:
-            x = self.joint.sample(model, n, rng=seed, given=held, steps=steps, progress=progress)
+            # "systematic" reveals as evenly as can be: one column at a time while there are no more columns than steps,
+            # and then each is drawn given all that came before it
+            methods = {name: "systematic" for name in self.joint.modalities if name == "classes"}
+            x = self.joint.sample(model, n, rng=seed, given=held, steps=steps, methods=methods, progress=progress)
         classes = x.get("classes", torch.zeros(n, 0, dtype=torch.int64))
         return self.codec.decode(classes, x.get("numbers", torch.zeros(n, 0)), rng=stream(seed, "decode"))
 
-    # --- likelihood ----------------------------------------------------------------------------------------------------
+    # --- likelihood ---------------------------------------------------------------------------------------------------
 
     def bound(self, frame: Any, draws: int = 16, *, rng: Rng | None = None) -> np.ndarray:
-        """An upper bound on -log p(row), (n,) float64, nats: of the class probabilities and the density of the normal scores.
+        """An upper bound on -log p(row), (n,) float64, nats: of the class probabilities and the density of the normal
+        scores.
 
         Args:
             frame: the training columns; a missing cell is a value here.
@@ -269,7 +280,7 @@ class TableSynthesizer:
         total = self.joint.bound(self.model, rows, rng=seed, draws=draws).total
         return (total - absent_nats(rows, coded)).numpy()
 
-    # --- saving --------------------------------------------------------------------------------------------------------
+    # --- saving -------------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a directory artifact: schema, codec, process, network settings and weights, training curve.
@@ -306,7 +317,9 @@ class TableSynthesizer:
             raise DiffuseError(f"artifact {path}: expected a fitted table, got an artifact of kind {config['kind']!r}")
         try:
             self = cls(**config["synthesizer"])
-            knots = {name.removeprefix("codec."): x for name, x in artifact.tensors.items() if name.startswith("codec.")}
+            knots = {
+                name.removeprefix("codec."): x for name, x in artifact.tensors.items() if name.startswith("codec.")
+            }
             self.codec = TableCodec.from_state(config, knots)
             self.joint = JointProcess.from_config(config["joint"]) if "joint" in config else None
             self.model = None
@@ -322,7 +335,9 @@ class TableSynthesizer:
             lines = curve.read_text(encoding="utf-8").splitlines() if curve.is_file() else []
             self.curve = [json.loads(line) for line in lines]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DiffuseError(f"artifact {path}: damaged or of another version ({type(error).__name__}: {error})") from error
+            raise DiffuseError(
+                f"artifact {path}: damaged or of another version ({type(error).__name__}: {error})"
+            ) from error
         self._back = _same
         return self
 
@@ -331,7 +346,9 @@ def _same(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _build(network: Any, settings: Mapping[str, Any], codec: TableCodec, seed: int, marginals: Tensor | None) -> nn.Module:
+def _build(
+    network: Any, settings: Mapping[str, Any], codec: TableCodec, seed: int, marginals: Tensor | None
+) -> nn.Module:
     """The network with initial weights of ``seed``; torch's global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed))
@@ -357,4 +374,3 @@ def _known(coded: Encoded, rng: torch.Generator) -> dict[str, Given]:
 def _repeat(given: Given, n: int) -> Given:
     assert given.known is not None  # made by _known
     return Given(given.value.expand(n, -1), known=given.known.expand(n, -1))
-

@@ -28,7 +28,7 @@ class Evaluate:
 
     def run(self, args: argparse.Namespace) -> int:
         """Judge, write, print."""
-        from de_plugins.tabular.evaluate import evaluate
+        from de_plugins.tabular.evaluation import evaluate
 
         check_folder_target(args.out, _METRICS)
         test = None if args.test is None else read_table(args.test)

@@ -22,7 +22,11 @@ class Impute:
         parser.add_argument("table", metavar="TABLE", help="a table with missing cells: CSV (.gz too) or Parquet")
         parser.add_argument("--out", metavar="TABLE", required=True, help="CSV (.gz too) or Parquet")
         parser.add_argument(
-            "--draws", metavar="K", type=int, default=1, help="independent fillings, one below the other with a column 'draw'"
+            "--draws",
+            metavar="K",
+            type=int,
+            default=1,
+            help="independent fillings, one below the other with a column 'draw'",
         )
         parser.add_argument("--seed", metavar="S", type=int, default=0)
 
@@ -39,5 +43,5 @@ class Impute:
         if args.draws > 1:
             filled = pd.concat([part.assign(draw=k) for k, part in enumerate(filled)], ignore_index=True)
         write_table(filled, args.out)
-        print(f"{int(frame.isna().to_numpy().sum()):,} cells filled, {args.draws} times; {len(filled):,} rows in {args.out}")
+        print(f"{int(frame.isna().to_numpy().sum()):,} cells filled; {len(filled):,} rows in {args.out}")
         return 0

@@ -48,7 +48,8 @@ class Sample:
 
 
 def parse_given(texts: Sequence[str], schema: Schema) -> dict[str | int, Any]:
-    """``COL=VALUE`` texts as values in each column's own type; nothing after the sign is a missing cell, where there are any.
+    """``COL=VALUE`` texts as values in each column's own type; nothing after the sign is a missing cell, where there
+    are any.
 
     Raises:
         DiffuseError: not of this form, an unknown column, the same one twice, or a value of another type.
