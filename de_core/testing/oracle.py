@@ -84,19 +84,19 @@ class OracleDenoiser:
 
     def log_likelihood(self, name: str, x: Tensor, t: Tensor) -> Tensor:
         """log p_{t|0}(x | data[j]) of one modality, (B, n) float64."""
-        m, n = self.joint.modalities[name], len(self.data[name])
-        atoms = _precise(self.data[name].to(x.dtype))  # rounded as x is: a clean condition is met exactly
+        m = self.joint.modalities[name]
+        distinct, place = self.data[name].to(x.dtype).unique(dim=0, return_inverse=True)  # rounded as x is
+        atoms, n = _precise(distinct), len(distinct)
         x, t = _precise(x), t.double()
-        parts = []
-        size = max(1, _PAIRS // n)
-        for rows in torch.arange(len(x)).split(size):
+        parts = [torch.zeros(0, n, dtype=torch.float64)]
+        for rows in torch.arange(len(x)).split(max(1, _PAIRS // n)):
             pairs = m.log_transition(
                 x[rows].repeat_interleave(n, 0),
                 atoms.repeat(len(rows), *[1] * (atoms.ndim - 1)),
                 t[rows].repeat_interleave(n, 0),
             )
             parts.append(pairs.double().reshape(len(rows), n))
-        return torch.cat(parts) if parts else torch.zeros(0, n, dtype=torch.float64)
+        return torch.cat(parts)[:, place]
 
 
 def _precise(x: Tensor) -> Tensor:
