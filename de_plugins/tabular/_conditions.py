@@ -67,7 +67,7 @@ def encode_given(codec: TableCodec, cells: Mapping[str | int, pd.Series], rng: t
             if variable.column.name in cells and isinstance(variable, Number):
                 _inside(variable, cells[variable.column.name])
     except DiffuseError as error:
-        raise DiffuseError(f"given: {error}") from None
+        raise DiffuseError(f"given: {str(error).replace(' in row 0', '')}") from None  # there is one row
     return coded
 
 

@@ -297,8 +297,8 @@ class TableSynthesizer:
             "parameters": self.parameters,
             "synthesizer": self.get_params(),
             "training": {"steps": self.steps, "seconds": self.seconds, "interrupted": self.interrupted},
-            **({} if self.joint is None else {"joint": self.joint.config()}),
-            **({} if self.model is None else {"backbone": self.model.settings}),
+            "joint": None if self.joint is None else self.joint.config(),
+            "backbone": None if self.model is None else self.model.settings,
             **config,
         }
         curve = "".join(json.dumps(record) + "\n" for record in self.curve)
@@ -321,9 +321,9 @@ class TableSynthesizer:
                 name.removeprefix("codec."): x for name, x in artifact.tensors.items() if name.startswith("codec.")
             }
             self.codec = TableCodec.from_state(config, knots)
-            self.joint = JointProcess.from_config(config["joint"]) if "joint" in config else None
+            self.joint = JointProcess.from_config(config["joint"]) if config["joint"] is not None else None
             self.model = None
-            if "backbone" in config:
+            if config["backbone"] is not None:
                 network = get_component("backbone", self.backbone)
                 self.model = _build(network, config["backbone"], self.codec, self.seed, None)
                 weights = {k.removeprefix("model."): x for k, x in artifact.tensors.items() if k.startswith("model.")}

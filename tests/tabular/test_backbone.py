@@ -1,0 +1,87 @@
+"""The table network: its size, its start, and that large columns held in few parameters are what they say."""
+
+import pytest
+import torch
+
+from de_core import DiffuseError
+from de_core.plugins import get_component
+from de_plugins.tabular.backbone import PRESETS, ClassTable, TableMLP, count_parameters
+
+ADULT = (73, 9, 16, 16, 7, 15, 6, 5, 2, 119, 92, 94, 42, 2)
+TABLES = [(ADULT, 1), ((), 10), ((2,), 10), ((10,) * 200, 0), ((3,), 0), ((500,) * 4, 3)]
+
+
+def state(sizes: tuple[int, ...], numbers: int, rows: int) -> tuple[dict, dict]:
+    rng = torch.Generator().manual_seed(0)
+    x, t = {}, {}
+    if sizes:
+        x["classes"] = torch.stack([torch.randint(n + 1, (rows,), generator=rng) for n in sizes], 1)
+        t["classes"] = torch.rand(rows, len(sizes), generator=rng)
+    if numbers:
+        x["numbers"] = torch.randn(rows, numbers, generator=rng)
+        t["numbers"] = torch.rand(rows, numbers, generator=rng)
+    return x, t
+
+
+@pytest.mark.parametrize(("sizes", "numbers"), TABLES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_fit_and_all_parameters_count(sizes, numbers, preset):
+    settings = TableMLP.for_preset(preset, sizes, numbers)
+    network = TableMLP(sizes, numbers, **settings)
+    counted = sum(p.numel() for p in network.parameters())
+    assert counted == count_parameters(sizes, numbers, **settings)
+    assert 0.9 * PRESETS[preset] <= counted <= PRESETS[preset]
+    out = network(*state(sizes, numbers, 5))
+    assert set(out) == ({"classes"} if sizes else set()) | ({"numbers"} if numbers else set())
+    assert not sizes or out["classes"].shape == (5, sum(sizes))
+    assert not numbers or out["numbers"].shape == (5, numbers)
+
+
+def test_starts_at_the_marginals_and_at_rest():
+    marginals = torch.randn(sum(ADULT))
+    network = TableMLP(ADULT, 1, width=16, hidden=16, depth=1, rank=4, marginals=marginals)
+    out = network(*state(ADULT, 1, 3))
+    assert torch.equal(out["classes"], marginals.expand(3, -1))
+    assert torch.equal(out["numbers"], torch.zeros(3, 1))
+
+
+def test_class_table_is_the_direct_rows_and_the_products_in_column_order():
+    sizes, rank = (5, 2, 7, 3), 3
+    table = ClassTable(sizes, 4, rank, zero=False)
+    rows = table()
+    large, code, small = 0, 0, 0
+    expected = []
+    for size in sizes:
+        if size > rank:
+            expected.append(table.codes[code : code + size] @ table.bases[large])
+            large, code = large + 1, code + size
+        else:
+            expected.append(table.direct[small : small + size])
+            small += size
+    # sums of three products of numbers of order 1, in another order: a few float32 roundings
+    torch.testing.assert_close(rows, torch.cat(expected), atol=1e-6, rtol=1e-5)
+
+
+def test_first_layer_is_linear_in_the_one_hot_classes():
+    sizes = (4, 9)
+    network = TableMLP(sizes, 0, width=8, hidden=8, depth=0, rank=2)
+    seen = []
+    network.scores.register_forward_hook(lambda *_: seen.append(1))
+    x, t = state(sizes, 0, 6)
+    hot = torch.cat([torch.nn.functional.one_hot(x["classes"][:, d], n + 1) for d, n in enumerate(sizes)], 1)
+    table = network.enter()
+    h = torch.nn.functional.layer_norm(hot.float() @ table + network.bias, (8,))
+    expected = h @ network.scores().T + network.score_bias
+    # two sums of order 1 each: float32 roundings
+    torch.testing.assert_close(network(x, t)["classes"], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_table_too_wide_says_what_to_do():
+    with pytest.raises(DiffuseError, match=r"preset 'nano' has at most 64,000 parameters.*larger preset"):
+        TableMLP.for_preset("nano", (1000,) * 64, 0)
+    with pytest.raises(DiffuseError, match="expected one of nano, small, base, got 'huge'"):
+        TableMLP.for_preset("huge", (2,), 0)
+
+
+def test_registered_as_a_backbone():
+    assert get_component("backbone", "table-mlp") is TableMLP

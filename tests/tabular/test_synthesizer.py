@@ -1,0 +1,360 @@
+"""Learning, drawing, filling and bounding tables; laws of the process behind them."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from de_core import DiffuseError, NoisyGuidance
+from de_core.artifact import save_artifact
+from de_plugins.tabular import TableCodec, TableSynthesizer, process
+from de_plugins.tabular.process import Guided, TableSource, TableTimes, absent_nats, rows_of, table_process
+from de_plugins.tabular.schema import Schema
+
+N = 400
+
+
+def people(n: int = N, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "height": rng.normal(170, 10, n),
+            "kids": rng.integers(0, 5, n),
+            "town": rng.choice(["Ulm", "Bonn", "Kiel"], n),
+            "owner": rng.random(n) < 0.3,
+            "debt": np.where(rng.random(n) < 0.5, 0.0, rng.exponential(size=n)),
+            "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, n), unit="D"),
+            "score": np.where(rng.random(n) < 0.1, np.nan, rng.normal(size=n)),
+            "planet": "Earth",
+        }
+    )
+    frame["rank"] = pd.Categorical(rng.choice(["lo", "hi"], n), categories=["lo", "hi", "never"], ordered=True)
+    return frame
+
+
+def quick(**params) -> TableSynthesizer:
+    return TableSynthesizer(**{"max_steps": 20, "minutes": 1, "batch_size": 128, "progress": False} | params)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_blocks():
+    """Blocks of 64 rows in place of 2048: the same code on few rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process, "BLOCK", 64)
+        yield
+
+
+@pytest.fixture(scope="module")
+def fitted(small_blocks) -> TableSynthesizer:
+    return quick().fit(people(), target="town")
+
+
+# --- rows ---------------------------------------------------------------------------------------------------------------
+
+
+def test_same_columns_order_dtypes_categories_and_range(fitted):
+    real, fake = people(), fitted.sample(300)
+    assert list(fake.columns) == list(real.columns)
+    assert fake.dtypes.equals(real.dtypes)
+    assert fake["height"].between(real["height"].min(), real["height"].max()).all()
+    assert set(fake["town"]) <= set(real["town"])
+    assert (fake["planet"] == "Earth").all()
+    assert fake["since"].dt.normalize().equals(fake["since"])
+    assert fitted.schema.target == "town"
+    assert fitted.parameters <= 64_000
+
+
+def test_row_i_depends_on_the_seed_alone(fitted):
+    short, long = fitted.sample(5), fitted.sample(150)  # part of a block, and more than two
+    pd.testing.assert_frame_equal(short, long.head(5))
+    given = {"town": "Ulm", "height": 170.0}
+    pd.testing.assert_frame_equal(fitted.sample(5, given, rng=3), fitted.sample(150, given, rng=3).head(5))
+    assert not fitted.sample(5, rng=1).equals(fitted.sample(5, rng=2))
+
+
+def test_training_repeats_and_leaves_the_global_generator(fitted):
+    before = torch.random.get_rng_state()
+    again = quick().fit(people(), target="town")
+    assert torch.equal(before, torch.random.get_rng_state())
+    pd.testing.assert_frame_equal(again.sample(20), fitted.sample(20))
+    assert not quick(seed=1).fit(people()).sample(20).equals(fitted.sample(20))
+
+
+def test_frames_of_other_kinds_come_back():
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"a": [1, 2, 3] * 20, "b": ["x", "y", "z"] * 20})
+    fake = quick().fit(frame).sample(7)
+    assert isinstance(fake, polars.DataFrame)
+    assert fake.schema == frame.schema
+
+
+@pytest.mark.parametrize("columns", [["height", "score"], ["town", "kids"], ["planet"], ["town"]])
+def test_tables_of_one_kind_of_column(columns):
+    frame = people()[columns]
+    synthesizer = quick(max_steps=3).fit(frame)
+    assert synthesizer.sample(4).dtypes.equals(frame.dtypes)
+    assert len(synthesizer.bound(frame)) == N
+    assert (
+        synthesizer.impute(frame.mask(frame.notna() & (frame.index.to_numpy()[:, None] % 3 == 0))).shape == frame.shape
+    )
+
+
+def test_one_row_works():
+    frame = people(1)
+    synthesizer = quick(max_steps=2).fit(frame)
+    assert synthesizer.sample(3).drop_duplicates().reset_index(drop=True).equals(synthesizer.sample(1))
+    pd.testing.assert_frame_equal(synthesizer.sample(1)[["town", "kids"]], frame[["town", "kids"]])
+
+
+def test_learns_a_dependence():
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 3, 3000)
+    frame = pd.DataFrame({"a": a, "b": np.array(["x", "y", "z"])[a], "c": 3.0 * a + rng.normal(size=3000)})
+    fake = quick(max_steps=400, batch_size=512).fit(frame).sample(2000, steps=20)
+    agree = (fake["b"].map({"x": 0, "y": 1, "z": 2}) == fake["a"]).mean()
+    # 0.33 if independent, 1 if learned; a few hundred steps leave some per cent
+    assert agree > 0.93
+    # the correlation is sqrt(6/7) = 0.926; 2000 rows estimate it within 0.01 at three standard errors, the rest is training
+    assert abs(np.corrcoef(fake["a"], fake["c"])[0, 1] - 0.926) < 0.04
+
+
+# --- conditions -----------------------------------------------------------------------------------------------------------
+
+
+def test_given_is_exact(fitted):
+    given = {"town": "Ulm", "debt": 0, "height": 171.25, "since": "2021-03-01", "rank": "hi", "score": None}
+    fake = fitted.sample(50, given)
+    assert (fake["town"] == "Ulm").all()
+    assert (fake["debt"] == 0).all()
+    assert (fake["height"] == 171.25).all()
+    assert (fake["since"] == pd.Timestamp("2021-03-01")).all()
+    assert (fake["rank"] == "hi").all()
+    assert fake["score"].isna().all()
+    assert fake.dtypes.equals(people().dtypes)
+    assert fake["kids"].nunique() > 1
+
+
+def test_guidance_at_weight_one_changes_nothing(fitted):
+    given = {"town": "Ulm"}
+    plain = fitted.sample(50, given)
+    pd.testing.assert_frame_equal(plain, fitted.sample(50, given, NoisyGuidance(1.0, sigma=0.5)))
+    assert not plain.equals(fitted.sample(50, given, NoisyGuidance(4.0, sigma=0.5)))
+
+
+def test_guided_mixes_outputs_and_noises_only_what_is_given():
+    joint = table_process((3, 4), 2)
+    calls = []
+
+    def model(x, t):
+        calls.append((dict(x), dict(t)))
+        return {"classes": torch.full((5, 7), float(len(calls))), "numbers": torch.full((5, 2), float(len(calls)))}
+
+    x = {"classes": torch.tensor([[1, 4]] * 5), "numbers": torch.tensor([[0.5, 0.7]] * 5)}
+    t = {"classes": torch.tensor([[0.0, 0.6]] * 5), "numbers": torch.tensor([[0.0, 0.6]] * 5)}
+    rng = torch.Generator().manual_seed(0)
+    out = Guided(model, joint, NoisyGuidance(3.0, sigma=1.0), rng)(x, t)
+    assert torch.equal(out["numbers"], torch.full((5, 2), 3.0 * 1 - 2.0 * 2))
+    weak_x, weak_t = calls[1]
+    assert torch.equal(weak_t["numbers"], torch.tensor([[1.0, 0.6]] * 5))
+    assert torch.equal(weak_x["classes"], torch.tensor([[3, 4]] * 5))  # sigma = 1: the given class is masked
+    assert torch.equal(weak_x["numbers"][:, 1], x["numbers"][:, 1])
+    assert not torch.equal(weak_x["numbers"][:, 0], x["numbers"][:, 0])
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"shoe": 1}, "given: there is no column 'shoe'"),
+        ({"town": "Rome"}, "given: column 'town': 'Rome' did not occur in training"),
+        ({"height": 900.0}, "given: column 'height': 900.0 lies outside the training range"),
+        ({"kids": "two"}, "given: column 'kids': expected whole numbers"),
+        ({"town": None}, "given: column 'town': the cell is missing, and none was in training"),
+        ({"rank": "mid"}, "given: column 'rank': 'mid' is none of its categories"),
+        ({"rank": "never"}, "given: column 'rank': 'never' did not occur in training"),
+        ({"since": "yesterdayish"}, "given: column 'since': expected a date, got 'yesterdayish'"),
+        ({"planet": "Mars"}, "given: column 'planet': every cell was Earth in training, got another"),
+    ],
+)
+def test_conditions_of_probability_zero(fitted, given, sentence):
+    with pytest.raises(DiffuseError, match=sentence):
+        fitted.sample(1, given)
+
+
+def test_bad_calls(fitted):
+    with pytest.raises(DiffuseError, match="rows: expected a whole number of at least 1, got 0"):
+        fitted.sample(0)
+    with pytest.raises(DiffuseError, match="steps: expected a whole number of at least 1"):
+        fitted.sample(1, steps=0)
+    with pytest.raises(DiffuseError, match="guidance: nothing to guide by"):
+        fitted.sample(1, guidance=NoisyGuidance(2.0))
+    with pytest.raises(DiffuseError, match="draws: expected a whole number of at least 1"):
+        fitted.impute(people(), draws=0)
+    with pytest.raises(DiffuseError, match="not fitted"):
+        TableSynthesizer().sample(1)
+    with pytest.raises(DiffuseError, match="column 'kids' is missing from the table"):
+        fitted.bound(people().drop(columns="kids"))
+    with pytest.raises(DiffuseError, match="at least one row"):
+        quick().fit(people(0))
+    with pytest.raises(DiffuseError, match="column 'shoe' is not in the schema"):
+        quick().fit(people(), target="shoe", schema=Schema.infer(people()))
+
+
+# --- holes ----------------------------------------------------------------------------------------------------------------
+
+
+def test_impute_leaves_observed_cells_and_fills_all_others(fitted):
+    real = people(200, seed=1).assign(height=lambda f: f["height"].clip(150, 190))
+    real.index = pd.RangeIndex(7, 207)
+    holes = np.random.default_rng(0).random(real.shape) < 0.3
+    frame = real.mask(holes)
+    known = frame.notna()
+    full = fitted.impute(frame)
+    assert not full.isna().to_numpy().any()
+    assert full.index.equals(frame.index)
+    assert full.dtypes.equals(real.dtypes)
+    for name in real.columns:
+        kept = known[name]
+        assert (full.loc[kept, name].to_numpy() == real.loc[kept, name].to_numpy()).all()  # bit for bit
+
+
+def test_impute_draws_differ_and_repeat(fitted):
+    frame = people(50, seed=1).assign(town=None)
+    first, second = fitted.impute(frame, draws=2)
+    assert not first["town"].equals(second["town"])
+    assert first["town"].equals(fitted.impute(frame)["town"])
+    pd.testing.assert_frame_equal(fitted.impute(frame.head(10)), first.head(10))
+
+
+def test_impute_without_holes_is_the_table(fitted):
+    frame = people(30, seed=1).dropna()
+    pd.testing.assert_frame_equal(fitted.impute(frame), frame)
+
+
+def test_impute_uses_what_is_known():
+    a = np.random.default_rng(0).integers(0, 3, 2000)
+    frame = pd.DataFrame({"a": a, "b": np.array(["x", "y", "z"])[a]})
+    synthesizer = quick(max_steps=300, batch_size=512).fit(frame)
+    full = synthesizer.impute(frame.assign(a=np.nan))
+    assert (full["a"] == a).mean() > 0.97  # b tells a; a third agree by chance
+    assert full["a"].dtype == frame["a"].dtype
+
+
+# --- the process ------------------------------------------------------------------------------------------------------------
+
+
+def test_times_show_every_pattern():
+    rng = torch.Generator().manual_seed(0)
+    t = TableTimes(given=0.3, loose=0.2).draw({"numbers": (4000, 2), "classes": (4000, 3)}, rng=rng)
+    numbers, classes = t["numbers"], t["classes"]
+    assert all(v.min() >= 0 and v.max() <= 1 for v in t.values())
+    tied = (torch.cat([numbers, classes], 1) == numbers[:, :1]).all(1) & (numbers[:, 0] > 0)
+    clean = ((numbers == 0).any(1)) | (classes == 0).any(1)
+    loose = (numbers[:, 0] != numbers[:, 1]) & ~clean
+    # shares of 4000 rows err by 0.008 at one standard error; a given row is clean nowhere with probability 1/6
+    assert abs(loose.float().mean() - 0.2) < 0.03
+    assert abs(clean.float().mean() - 0.3 * 5 / 6) < 0.03
+    assert abs(tied.float().mean() - (0.5 + 0.3 / 6)) < 0.03
+    for pattern in range(4):
+        held = (numbers == 0).int() @ torch.tensor([1, 2], dtype=torch.int32)
+        assert (held == pattern).any()
+    only = TableTimes().draw({"classes": (64, 3)}, rng=rng)["classes"]
+    assert (only == only[:, :1]).all()
+    # evenly spread: one time in each of 64 equal parts
+    assert torch.equal((only[:, 0].double() * 64 - 1e-3).floor().long().clamp(0).unique().diff().max(), torch.tensor(1))
+
+
+def test_absent_numbers_are_fresh_noise_and_the_bound_takes_them_off():
+    frame = people()
+    codec = TableCodec.fit(frame)
+    coded = codec.encode(frame, rng=0)
+    source = TableSource(coded)
+    index = torch.arange(N)
+    one, two = (source.batch(index, torch.Generator().manual_seed(k))["numbers"] for k in (0, 1))
+    assert torch.equal(one[coded.present], two[coded.present])
+    assert torch.equal(one[coded.present], coded.numbers[coded.present])
+    assert (one != two)[~coded.present].all()
+    rows = rows_of(coded, torch.Generator().manual_seed(0))
+    expected = -torch.distributions.Normal(0, 1).log_prob(rows["numbers"].double())
+    expected = torch.where(coded.present, 0.0, expected).sum(1)
+    torch.testing.assert_close(absent_nats(rows, coded), expected, atol=1e-12, rtol=1e-12)  # the same in float64
+
+
+def test_bound_of_independent_columns_is_their_entropy():
+    """Behind a marginal start nothing is learned yet, and the bound of a class column is its cross entropy exactly."""
+    frame = pd.DataFrame({"a": ["x"] * 300 + ["y"] * 100})
+    synthesizer = quick(max_steps=1, lr=1e-9).fit(frame)
+    nats = synthesizer.bound(frame, draws=64)
+    shares = {"x": 300.5 / 401, "y": 100.5 / 401}  # half a row is added to each class
+    for value, share in shares.items():
+        got = nats[(frame["a"] == value).to_numpy()].mean()
+        # -log q int_0^1 1[masked] dt/t by 256 strata: each row errs by about 0.15, the mean of 100 by 0.015
+        assert abs(got + math.log(share)) < 0.06
+
+
+# --- housekeeping -----------------------------------------------------------------------------------------------------------
+
+
+def test_save_and_load_draw_the_same(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    loaded = TableSynthesizer.load(tmp_path / "model")
+    pd.testing.assert_frame_equal(loaded.sample(20), fitted.sample(20))
+    np.testing.assert_array_equal(loaded.bound(people()), fitted.bound(people()))
+    assert loaded.get_params() == fitted.get_params()
+    assert loaded.curve == fitted.curve
+    assert (tmp_path / "model" / "schema.toml").read_text().startswith("target")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["parameters"] == fitted.parameters
+    assert [c["name"] for c in config["schema"]["columns"]] == list(people().columns)
+
+
+def test_constant_tables_are_saved_too(tmp_path):
+    frame = people()[["planet"]]
+    quick().fit(frame).save(tmp_path / "model")
+    pd.testing.assert_frame_equal(TableSynthesizer.load(tmp_path / "model").sample(2), frame.head(2))
+
+
+def test_load_refuses_other_things(fitted, tmp_path):
+    with pytest.raises(DiffuseError, match="nothing at this path"):
+        TableSynthesizer.load(tmp_path / "none")
+    save_artifact(tmp_path / "demo", {"kind": "demo"}, {})
+    with pytest.raises(DiffuseError, match="expected a fitted table, got an artifact of kind 'demo'"):
+        TableSynthesizer.load(tmp_path / "demo")
+    fitted.save(tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    config = json.loads(file.read_text())
+    del config["joint"]
+    file.write_text(json.dumps(config))
+    with pytest.raises(DiffuseError, match="damaged or of another version"):
+        TableSynthesizer.load(tmp_path / "model").sample(1)
+
+
+def test_parameters_in_the_way_of_scikit_learn():
+    base = pytest.importorskip("sklearn.base")
+    synthesizer = TableSynthesizer(preset="small", minutes=3)
+    copy = base.clone(synthesizer)
+    assert copy is not synthesizer
+    assert copy.get_params() == synthesizer.get_params()
+    assert synthesizer.set_params(seed=4).seed == 4
+    assert "preset='small'" in repr(synthesizer)
+    with pytest.raises(DiffuseError, match="there is no parameter 'epochs'"):
+        synthesizer.set_params(epochs=3)
+
+
+def test_interrupted_training_keeps_what_there_is(monkeypatch):
+    from de_core.train import Trainer
+
+    one = Trainer._one
+
+    def stop(self, *args):
+        if self.step == 3:
+            raise KeyboardInterrupt
+        return one(self, *args)
+
+    monkeypatch.setattr(Trainer, "_one", stop)
+    synthesizer = quick().fit(people())
+    assert synthesizer.interrupted
+    assert synthesizer.steps == 3
+    assert len(synthesizer.sample(5)) == 5
