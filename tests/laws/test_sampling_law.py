@@ -39,7 +39,7 @@ def mixed(block=2048, shares=False):
         spaces["shares"] = get_modality("simplex")((3,), "posterior")
     joint = JointProcess(spaces, block=block)
     atoms = {
-        "number": torch.tensor([[-2.0], [-2.0], [0.0], [2.0], [2.0]]),
+        "number": torch.tensor([[-2.0], [-2.0], [0.0], [0.0], [2.0]]),
         "tokens": torch.tensor([[0, 0], [0, 1], [1, 1], [1, 0], [0, 0]]),
         "label": torch.tensor([0, 1, 1, 2, 2]),
         "shares": torch.eye(3)[torch.tensor([0, 1, 2, 2, 1])],
