@@ -15,8 +15,6 @@ from de_core.rng import fork
 
 __all__ = ["Layout", "Ragged", "Regular"]
 
-_PIECE = 2**22  # scores that a ragged draw reads at a time
-
 
 class Layout(abc.ABC):
     """Class scores of a batch of events.
@@ -151,17 +149,34 @@ class Ragged(Layout):
     def draw(
         self, output: Tensor, where: Tensor, xt: Tensor, generator: torch.Generator, weak: Tensor | None, weight: float
     ) -> Tensor:
-        """Only the elements that are drawn are ever read: in a run of many steps each is drawn once, so that this costs
-        little beside the network. They go in pieces, so that memory stays small where many are drawn at once."""
-        index, real = self._grid(output.device)
-        draw, moved = fork(generator), xt.clone()
+        """Only the elements that are drawn are ever read: in a run of many steps each is drawn once, so that this
+        costs little beside the network.
+
+        Their scores lie end to end in one line. One cumulative sum in float64 runs over it, and each element's uniform
+        falls into its own stretch, whose largest class has mass 1.
+        """
+        sizes, offsets, _ = self._on(output.device)
         row, element = where.nonzero(as_tuple=True)
-        size = max(1, _PIECE // self.largest)
-        for r, e in zip(row.split(size), element.split(size), strict=True):
-            at, inside = index[e], real[e]
-            chosen = torch.where(inside, output[r[:, None], at], -torch.inf)
-            if weak is not None:
-                other = torch.where(inside, weak[r[:, None], at], -torch.inf)
-                chosen = guided_log_probs(chosen.log_softmax(-1), other.log_softmax(-1), weight)
-            moved[r, e] = categorical(chosen, draw)
+        counts = sizes[element]
+        stops = counts.cumsum(0)
+        firsts = stops - counts
+        line = torch.arange(int(counts.sum()), device=output.device)
+        own = torch.repeat_interleave(torch.arange(len(counts), device=output.device), counts)
+        place = line + (row * output.shape[-1] + offsets[element] - firsts)[own]
+
+        def centred(scores: Tensor) -> Tensor:
+            return scores - scores.new_full(counts.shape, -torch.inf).scatter_reduce(0, own, scores, "amax")[own]
+
+        chosen = centred(output.reshape(-1)[place])
+        if weak is not None:  # as guided_log_probs: logs are cut at -1e4 before they are mixed
+            other = centred(weak.reshape(-1)[place])
+            chosen = centred(weight * chosen.clamp_min(-1e4) + (1 - weight) * other.clamp_min(-1e4))
+        cdf = chosen.double().exp().cumsum(0)
+        ends = cdf[stops - 1]
+        starts = torch.cat([ends.new_zeros(1), ends])[:-1]
+        u = torch.rand(counts.shape, generator=fork(generator), dtype=torch.float64, device=output.device)
+        # u < 1, but the product can round up to the end; below it, a class without mass at the end is never drawn
+        mark = torch.minimum(starts + u * (ends - starts), torch.nextafter(ends, starts))
+        moved = xt.clone()
+        moved[row, element] = torch.searchsorted(cdf, mark, right=True) - firsts
         return moved

@@ -169,10 +169,13 @@ class Masked(Jump):
         """Masked elements may take a class; others never change.
 
         "analytic" (default; Sahoo et al. 2024): unmask with probability (a_s - a_t)/(1 - a_t), exact given p.
-        Guidance mixes log-probabilities and renormalises. "tau_leaping": rates w(t) p(y), frozen over the step; a
-        Poisson number of jumps with mean (t - s) w Z, any of them moves the element, Z = sum_y p_strong^w
-        p_weak^(1-w) (1 unguided): log-rates are mixed raw. "tau_leaping_paper": as the authors' code, an element with
-        more than one jump stays, so it moves with probability z e^-z.
+        Guidance mixes log-probabilities and renormalises. "systematic": each element has the same chance, but the
+        number unmasked at once is its mean rounded up or down. Elements unmasked together are drawn independently of
+        each other, the step's only error, and with fewer elements than steps hardly any are; the order is random and
+        the optimal p does not need the clock (Ou et al. 2024), so the law stays exact. "tau_leaping": rates w(t) p(y),
+        frozen over the step; a Poisson number of jumps with mean (t - s) w Z, any of them moves the element,
+        Z = sum_y p_strong^w p_weak^(1-w) (1 unguided): log-rates are mixed raw. "tau_leaping_paper": as the authors'
+        code, an element with more than one jump stays, so it moves with probability z e^-z.
         """
         method = method or "analytic"
         if method not in self.methods():

@@ -104,9 +104,9 @@ def train(
         model,
         minutes=minutes,
         steps=steps,
-        batch_size=256,
-        lr=3e-3,
-        weight_decay=0.02,
+        batch_size=512,
+        lr=4e-3,
+        weight_decay=0.3,
         weights=_WEIGHTS,
         seed=seed,
     )
@@ -124,7 +124,7 @@ class Sampler:
     judge: Judge
     seed: int
 
-    def sample(self, n: int, *, steps: int = 48, key: int = 0, **kwargs: object) -> dict[str, Tensor]:
+    def sample(self, n: int, *, steps: int = 64, key: int = 0, **kwargs: object) -> dict[str, Tensor]:
         """Samples: the picture by ancestral steps, whose fresh noise mends what the other modalities change; the caption
         by systematic ones, which seldom draw two words at once."""
         return self.joint.sample(
