@@ -237,7 +237,7 @@ class JointProcess:
         shape = (batch, *(m.element_shape if name in self.elementwise else ()))
         if tuple(t.shape) != shape:
             raise DiffuseError(f"modality '{name}': expected a clock of shape {shape}, got {tuple(t.shape)}")
-        if bool(((t < 0) | (t > 1)).any()):
+        if not bool(((t >= 0) & (t <= 1)).all()):  # NaN too
             raise DiffuseError(f"modality '{name}': expected times in [0, 1]")
         return t
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from de_core.errors import DiffuseError
 from de_core.guidance import NoisyGuidance
+from de_core.modality import expand
 
 if TYPE_CHECKING:
     from de_core.joint import JointProcess
@@ -122,9 +123,15 @@ def _check_given(joint: JointProcess, name: str, g: Given, n: int) -> None:
         raise DiffuseError(f"modality '{name}': expected the given value of shape {want}, got {tuple(g.value.shape)}")
     if g.resample < 1:
         raise DiffuseError(f"modality '{name}': expected resample of at least 1, got {g.resample}")
+    floating = modality.prior(1, rng=0).is_floating_point()
+    if g.value.is_floating_point() != floating or not (floating or g.value.dtype == torch.int64):
+        kind, came = "floating" if floating else "int64", str(g.value.dtype).removeprefix("torch.")
+        raise DiffuseError(f"modality '{name}': expected the given value as {kind}, got {came}")
     if g.known is None:
         if g.level == 0:
             joint.validate_one(name, g.value)
+        elif not bool(g.value.isfinite().all()):
+            raise DiffuseError(f"modality '{name}': expected finite numbers in the given value, got NaN or infinite")
         return
     if g.level != 0:
         raise DiffuseError(f"modality '{name}': a partly known value is clean, expected level 0, got {g.level}")
@@ -136,3 +143,8 @@ def _check_given(joint: JointProcess, name: str, g: Given, n: int) -> None:
             f"modality '{name}': expected known as bool of shape {modality.element_shape} or "
             f"{(n, *modality.element_shape)}, got {tuple(g.known.shape)} {g.known.dtype}"
         )
+    known = torch.where(expand(g.known.expand(n, *modality.element_shape), g.value), g.value, 0)
+    if not floating:
+        joint.validate_one(name, known)  # class 0 stands in for what is not known
+    elif not bool(known.isfinite().all()):
+        raise DiffuseError(f"modality '{name}': expected finite numbers in the known part, got NaN or infinite")
