@@ -15,7 +15,7 @@ from de_core.generator import DiffusionGenerator, Generator
 from de_core.modality import Modality, Noised, Output, expand, rows, times
 from de_core.rng import Rng, as_generator
 
-__all__ = ["Diffusion", "alive"]
+__all__ = ["Diffusion", "alive", "slope"]
 
 
 class Diffusion(Modality):
@@ -65,8 +65,7 @@ class Diffusion(Modality):
 
             def second(z: Tensor) -> Tensor:
                 along = rows(generator.fields(x, z) * score).sum(1)
-                (grad,) = torch.autograd.grad(along.sum(), x, create_graph=True)
-                return rows(generator.fields(x, z) * grad).sum(1)
+                return rows(generator.fields(x, z) * slope(along, x)).sum(1)
 
             if probes:
                 curvature = torch.stack([second(generator.noise(x, draw)) for _ in range(probes)]).mean(0)
@@ -99,6 +98,14 @@ class Diffusion(Modality):
             return answer
         output, weak = answer
         return self.blend(output, weak, weight)
+
+
+def slope(value: Tensor, x: Tensor) -> Tensor:
+    """The gradient of the sum of ``value`` in x, differentiable again; zero where ``value`` does not depend on x."""
+    (grad,) = (
+        torch.autograd.grad(value.sum(), x, create_graph=True, allow_unused=True) if value.requires_grad else (None,)
+    )
+    return torch.zeros_like(x) if grad is None else grad
 
 
 def alive(noised: Noised) -> Noised:

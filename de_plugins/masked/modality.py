@@ -249,7 +249,7 @@ class AbsorbingGenerator(JumpGenerator):
         real = slots < mask[:, None]
         value = torch.where(masked & real, slots, flat[..., None])
         value = torch.where(~masked & (slots == 0), mask[:, None], value)
-        rate = self.hazard if self.hazard.ndim == 0 else self.hazard.reshape(len(x), -1)
+        rate = self.hazard if self.hazard.ndim == 0 else rows(self.hazard)
         rate = rate.expand(len(x), count)[..., None]
         out = torch.where(~masked & (slots == 0), rate, 0.0).flatten(1)
         into = torch.where(masked & real, rate, 0.0).flatten(1)

@@ -106,6 +106,8 @@ def conditional_log_density(x: Tensor, x0: Tensor, tau: Tensor, psi: float) -> T
     """
     x, x0 = torch.broadcast_tensors(x.to(torch.float64), x0.to(torch.float64))
     w = (x * x0).reshape(-1, x.shape[-1])
+    if not len(w):
+        return (x * x0).sum(-1)
     flat = align(tau.to(torch.float64), x.shape[:-1]).flatten()
     out = _by_tau(flat, w.shape[-1], lambda index, logs: _log_density(w[index], logs, psi), psi)
     return out.reshape(x.shape[:-1])
@@ -145,6 +147,8 @@ def one_hot_log_G(y: Tensor, tau: Tensor, psi: float) -> tuple[Tensor, Tensor]:
         two (B, *el, K) float64.
     """
     parts = y.shape[-1]
+    if not y.numel():
+        return y.to(torch.float64), y.to(torch.float64)
     alpha = psi / parts
     flat = y.to(torch.float64).reshape(-1, parts).clamp(min=_SMALLEST)
 

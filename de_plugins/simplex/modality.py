@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 
 from de_core.errors import DiffuseError
 from de_core.families import Diffusion
+from de_core.families.diffusion import slope
 from de_core.families.jump import categorical, guided_log_probs
 from de_core.generator import rows
 from de_core.modality import Again, Noised, Output, expand, times
@@ -190,8 +191,7 @@ class Simplex(Diffusion):
             def trace(z: Tensor) -> Tensor:
                 root = x.detach().clamp_min(0).sqrt()
                 w = weight.sqrt() * root * (z - root * (root * z).sum(-1, keepdim=True))
-                (grad,) = torch.autograd.grad((w * s).sum(), x, create_graph=True)
-                return rows(w * grad).sum(1)
+                return rows(w * slope(w * s, x)).sum(1)
 
             if probes:
                 shape = {"generator": draw, "dtype": x.dtype, "device": x.device}

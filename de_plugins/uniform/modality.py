@@ -254,7 +254,7 @@ class UniformGenerator(JumpGenerator):
         value = (flat[..., None] + 1 + torch.arange(k - 1, device=x.device)) % k
         own = torch.eye(count, dtype=torch.bool, device=x.device)[:, None]
         y = torch.where(own, value[..., None], flat[:, None, None]).reshape(len(x), count * (k - 1), *event)
-        rate = self.hazard if self.hazard.ndim == 0 else self.hazard.reshape(len(x), -1)
+        rate = self.hazard if self.hazard.ndim == 0 else rows(self.hazard)
         rate = (rate.expand(len(x), count) / k)[..., None].expand(-1, -1, k - 1).flatten(1)
         return y, rate, rate
 
