@@ -20,7 +20,7 @@ from de_plugins.tabular.codec import Encoded
 
 __all__ = ["BLOCK", "Guided", "TableSource", "TableTimes", "absent_nats", "rows_of", "table_process", "take"]
 
-BLOCK = 2048
+BLOCK = 4096
 """Rows that are sampled together: many, since the networks are small."""
 
 

@@ -41,7 +41,7 @@ def quick(**params) -> TableSynthesizer:
 
 @pytest.fixture(scope="module", autouse=True)
 def small_blocks():
-    """Blocks of 64 rows in place of 2048: the same code on few rows."""
+    """Blocks of 64 rows in place of 4096: the same code on few rows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(process, "BLOCK", 64)
         yield
@@ -52,7 +52,7 @@ def fitted(small_blocks) -> TableSynthesizer:
     return quick().fit(people(), target="town")
 
 
-# --- rows ---------------------------------------------------------------------------------------------------------------
+# --- rows -----------------------------------------------------------------------------------------------------------
 
 
 def test_same_columns_order_dtypes_categories_and_range(fitted):
@@ -117,11 +117,11 @@ def test_learns_a_dependence():
     agree = (fake["b"].map({"x": 0, "y": 1, "z": 2}) == fake["a"]).mean()
     # 0.33 if independent, 1 if learned; a few hundred steps leave some per cent
     assert agree > 0.93
-    # the correlation is sqrt(6/7) = 0.926; 2000 rows estimate it within 0.01 at three standard errors, the rest is training
+    # the correlation is sqrt(6/7) = 0.926; 2000 rows err by 0.01 at three standard errors, the rest is training
     assert abs(np.corrcoef(fake["a"], fake["c"])[0, 1] - 0.926) < 0.04
 
 
-# --- conditions -----------------------------------------------------------------------------------------------------------
+# --- conditions -----------------------------------------------------------------------------------------------------
 
 
 def test_given_is_exact(fitted):
@@ -202,7 +202,7 @@ def test_bad_calls(fitted):
         quick().fit(people(), target="shoe", schema=Schema.infer(people()))
 
 
-# --- holes ----------------------------------------------------------------------------------------------------------------
+# --- holes ----------------------------------------------------------------------------------------------------------
 
 
 def test_impute_leaves_observed_cells_and_fills_all_others(fitted):
@@ -242,7 +242,7 @@ def test_impute_uses_what_is_known():
     assert full["a"].dtype == frame["a"].dtype
 
 
-# --- the process ------------------------------------------------------------------------------------------------------------
+# --- the process ----------------------------------------------------------------------------------------------------
 
 
 def test_times_show_every_pattern():
@@ -294,7 +294,7 @@ def test_bound_of_independent_columns_is_their_entropy():
         assert abs(got + math.log(share)) < 0.06
 
 
-# --- housekeeping -----------------------------------------------------------------------------------------------------------
+# --- housekeeping ---------------------------------------------------------------------------------------------------
 
 
 def test_save_and_load_draw_the_same(fitted, tmp_path):
