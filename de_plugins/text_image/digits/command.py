@@ -33,7 +33,7 @@ from de_plugins.text_image.digits.sections import (
 
 __all__ = ["Command", "Sampler", "train"]
 
-_WEIGHTS = {"image": 0.5, "caption": 1.0, "label": 4.0, "ink": 1.0}  # brings the four gradients to one scale
+_WEIGHTS = {"image": 1.0, "caption": 1.0, "label": 4.0, "ink": 1.0}  # brings the four gradients to one scale
 _NOISE = 0.4  # the level of the noisy caption: each word is hidden with this probability
 _ROWS = 1000
 
