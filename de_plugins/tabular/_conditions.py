@@ -10,12 +10,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from de_core import Given
 from de_core.errors import DiffuseError
 from de_plugins.tabular._plain import DType, from_plain, label, to_plain
 from de_plugins.tabular._variables import Classes, Number
 from de_plugins.tabular.codec import Encoded, TableCodec
+from de_plugins.tabular.process import rows_of
 
-__all__ = ["NeverMissing", "encode_given", "fill", "given_cells"]
+__all__ = ["NeverMissing", "encode_given", "fill", "given_cells", "known_cells", "repeated"]
 
 
 def given_cells(codec: TableCodec, given: Mapping[str | int, Any]) -> dict[str | int, pd.Series]:
@@ -124,3 +126,16 @@ class NeverMissing:
             # finite, so that the check for NaN and infinity still says something
             out["classes"] = out["classes"].index_fill(1, self.banned, -1e9)
         return out
+
+
+def known_cells(coded: Encoded, rng: torch.Generator) -> dict[str, Given]:
+    """The known cells as conditions. A number behind a shut or unknown gate is none: it is drawn and not read."""
+    rows = rows_of(coded, rng)
+    known = {"classes": coded.classes_known, "numbers": coded.numbers_known & coded.present}
+    return {name: Given(rows[name], known=known[name]) for name in rows}
+
+
+def repeated(given: Given, n: int) -> Given:
+    """The condition of one row for n rows."""
+    assert given.known is not None  # made by known_cells
+    return Given(given.value.expand(n, -1), known=given.known.expand(n, -1))

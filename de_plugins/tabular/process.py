@@ -18,7 +18,17 @@ from de_core import JointProcess, Modality, NoisyGuidance, get_modality
 from de_core.joint import Model
 from de_plugins.tabular.codec import Encoded
 
-__all__ = ["BLOCK", "Guided", "TableSource", "TableTimes", "absent_nats", "rows_of", "table_process", "take"]
+__all__ = [
+    "BLOCK",
+    "Guided",
+    "TableSource",
+    "TableTimes",
+    "absent_nats",
+    "log_shares",
+    "rows_of",
+    "table_process",
+    "take",
+]
 
 BLOCK = 4096
 """Rows that are sampled together: many, since the networks are small."""
@@ -52,6 +62,15 @@ def rows_of(coded: Encoded, rng: torch.Generator) -> dict[str, Tensor]:
     if coded.classes.shape[1]:
         rows["classes"] = coded.classes
     return rows
+
+
+def log_shares(coded: Encoded, sizes: tuple[int, ...]) -> Tensor:
+    """log of the share of each class in training, column after column; half a row is added to each class."""
+    shares = [
+        ((torch.bincount(coded.classes[:, d], minlength=size) + 0.5) / (len(coded) + 0.5 * size)).log()
+        for d, size in enumerate(sizes)
+    ]
+    return torch.cat(shares) if shares else torch.zeros(0)
 
 
 def absent_nats(rows: Mapping[str, Tensor], coded: Encoded) -> Tensor:

@@ -19,10 +19,19 @@ from de_core.joint import Model
 from de_core.plugins import get_component
 from de_core.rng import Rng, seed_of, stream
 from de_core.train import Trainer
-from de_plugins.tabular._conditions import NeverMissing, encode_given, fill, given_cells
+from de_plugins.tabular._conditions import NeverMissing, encode_given, fill, given_cells, known_cells, repeated
 from de_plugins.tabular._frames import as_pandas
-from de_plugins.tabular.codec import Encoded, TableCodec
-from de_plugins.tabular.process import Guided, TableSource, TableTimes, absent_nats, rows_of, table_process, take
+from de_plugins.tabular.codec import TableCodec
+from de_plugins.tabular.process import (
+    Guided,
+    TableSource,
+    TableTimes,
+    absent_nats,
+    log_shares,
+    rows_of,
+    table_process,
+    take,
+)
 from de_plugins.tabular.schema import Schema, check_frame, column_of
 
 __all__ = ["TableSynthesizer"]
@@ -128,7 +137,7 @@ class TableSynthesizer:
             joint = table_process(sizes, numbers)
             network = get_component("backbone", self.backbone)
             settings = network.for_preset(self.preset, sizes, numbers)
-            model = _build(network, settings, codec, self.seed, _log_shares(coded, sizes))
+            model = _build(network, settings, codec, self.seed, log_shares(coded, sizes))
             result = Trainer(
                 joint,
                 model,
@@ -188,7 +197,7 @@ class TableSynthesizer:
         if cells:
             draw = stream(seed, "given")
             coded = encode_given(codec, cells, draw)
-            held = {name: _repeat(g, n) for name, g in _known(coded, draw).items()}
+            held = {name: repeated(g, n) for name, g in known_cells(coded, draw).items()}
         if guidance is not None and self.joint is not None and model is not None:
             model = Guided(model, self.joint, guidance, stream(seed, "guidance"))
         frame = self._draw(model, n, held, steps, seed, progress)
@@ -227,7 +236,7 @@ class TableSynthesizer:
         for k in range(draws):
             filled = plain
             if len(rows):
-                held = _known(take(coded, rows), stream(seed, "absent", k))
+                held = known_cells(take(coded, rows), stream(seed, "absent", k))
                 model = None if self.model is None else NeverMissing(self.model, codec)
                 drawn = self._draw(model, len(rows), held, steps, seed_of(stream(seed, "draw", k)), None)
                 drawn = drawn.iloc[place].reset_index(drop=True)  # a row without holes reads none of it
@@ -353,24 +362,3 @@ def _build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed))
         return network(codec.class_sizes, codec.num_numbers, **settings, marginals=marginals)
-
-
-def _log_shares(coded: Encoded, sizes: tuple[int, ...]) -> Tensor:
-    """log of the share of each class in training, column after column; half a row is added to each class."""
-    shares = [
-        ((torch.bincount(coded.classes[:, d], minlength=size) + 0.5) / (len(coded) + 0.5 * size)).log()
-        for d, size in enumerate(sizes)
-    ]
-    return torch.cat(shares) if shares else torch.zeros(0)
-
-
-def _known(coded: Encoded, rng: torch.Generator) -> dict[str, Given]:
-    """The known cells as conditions. A number behind a shut or unknown gate is none: it is drawn and not read."""
-    rows = rows_of(coded, rng)
-    known = {"classes": coded.classes_known, "numbers": coded.numbers_known & coded.present}
-    return {name: Given(rows[name], known=known[name]) for name in rows}
-
-
-def _repeat(given: Given, n: int) -> Given:
-    assert given.known is not None  # made by _known
-    return Given(given.value.expand(n, -1), known=given.known.expand(n, -1))
