@@ -46,17 +46,13 @@ class FiniteProduct:
         law: (n_1, ..., n_k), the law of x_0, non-negative; need not be normalised.
     """
 
-    def __init__(
-        self, generators: Mapping[str, JumpGenerator], kernels: Mapping[str, Tensor], law: Tensor
-    ) -> None:
+    def __init__(self, generators: Mapping[str, JumpGenerator], kernels: Mapping[str, Tensor], law: Tensor) -> None:
         self.generators, self.kernels, self.law = dict(generators), dict(kernels), law / law.sum()
         self.generator = SumGenerator(dict(generators))
         lists = {name: g.states() for name, g in generators.items()}
         self.sizes = tuple(len(s) for s in lists.values())
         grids = torch.meshgrid(*[torch.arange(n) for n in self.sizes], indexing="ij")
-        self.states: State = {
-            name: s[grid.reshape(-1)] for (name, s), grid in zip(lists.items(), grids, strict=True)
-        }
+        self.states: State = {name: s[grid.reshape(-1)] for (name, s), grid in zip(lists.items(), grids, strict=True)}
         self._base = max(int(x.max()) for x in lists.values()) + 1
         self._codes = {name: self._code(x).sort() for name, x in lists.items()}
 

@@ -34,23 +34,14 @@ class OracleDenoiser:
         DiffuseError: data outside the space; weights of wrong shape or sign; a modality without "density".
     """
 
-    def __init__(
-        self, joint: JointProcess, data: Mapping[str, Tensor], weights: Tensor | None = None
-    ) -> None:
+    def __init__(self, joint: JointProcess, data: Mapping[str, Tensor], weights: Tensor | None = None) -> None:
         n = joint.validate(data)
         for name, m in joint.modalities.items():
             if "density" not in m.capabilities:
                 raise DiffuseError(f"modality '{name}' lacks the capability 'density'")
         w = torch.ones(n) if weights is None else torch.as_tensor(weights)
-        if (
-            tuple(w.shape) != (n,)
-            or not bool(w.isfinite().all())
-            or bool((w < 0).any())
-            or not bool((w > 0).any())
-        ):
-            raise DiffuseError(
-                f"weights: expected ({n},) non-negative numbers, not all zero, got {tuple(w.shape)}"
-            )
+        if tuple(w.shape) != (n,) or not bool(w.isfinite().all()) or bool((w < 0).any()) or not bool((w > 0).any()):
+            raise DiffuseError(f"weights: expected ({n},) non-negative numbers, not all zero, got {tuple(w.shape)}")
         self.joint = joint
         self.data = {name: _precise(x) for name, x in data.items()}
         self.log_weights = (w.double() / w.double().sum()).log()

@@ -80,9 +80,7 @@ def clean(modality: Modality, n: int, rng: torch.Generator, dtype: torch.dtype =
 
 
 @st.composite
-def joint_laws(
-    draw: st.DrawFn, joint: JointProcess, *, max_atoms: int = 5
-) -> tuple[dict[str, Tensor], Tensor]:
+def joint_laws(draw: st.DrawFn, joint: JointProcess, *, max_atoms: int = 5) -> tuple[dict[str, Tensor], Tensor]:
     """A data law with finite support for a process of built-in modalities: atoms (n, *event) by name,
     weights (n,)."""
     n, rng = draw(st.integers(1, max_atoms)), torch.Generator().manual_seed(draw(seeds()))
