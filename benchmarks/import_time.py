@@ -2,8 +2,9 @@
 
     python benchmarks/import_time.py [--runs N]
 
-Prints one JSON object: the median over fresh interpreters of the seconds between the end of ``import torch`` and the end of
-``import de_core``, the same as a ratio to ``import torch``, and the heavy modules that were loaded (expected: none).
+Prints one JSON object: the median over fresh interpreters of the seconds between the end of ``import torch`` and the
+end of ``import de_core``, the same as a ratio to ``import torch``, and the heavy modules that were loaded (expected:
+none).
 """
 
 import argparse

@@ -126,9 +126,7 @@ def _ask(plugin: PluginRecord, entry_point: importlib.metadata.EntryPoint | Exce
     try:
         if isinstance(entry_point, Exception):
             raise entry_point
-        with contextlib.redirect_stdout(
-            sys.stderr
-        ):  # stdout is the host's: `--json` promises one object on it
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is the host's: `--json` promises one object on it
             infos = _describe(entry_point.load())
     except KeyboardInterrupt:
         raise
@@ -161,14 +159,10 @@ def _describe(module: object) -> list[ComponentInfo]:
         answer = answers[0] if answers else None  # pluggy drops None
         wanted = HOOKS[name]
         if not isinstance(answer, list):
-            raise PluginError(
-                f"hook {name}: expected a list of {wanted.__name__}, got {type(answer).__name__}"
-            )
+            raise PluginError(f"hook {name}: expected a list of {wanted.__name__}, got {type(answer).__name__}")
         for item in answer:
             if not isinstance(item, wanted):
-                raise PluginError(
-                    f"hook {name}: expected {wanted.__name__} in the list, got {type(item).__name__}"
-                )
+                raise PluginError(f"hook {name}: expected {wanted.__name__} in the list, got {type(item).__name__}")
         infos += answer
     return infos
 

@@ -76,8 +76,7 @@ def save_artifact(
         contents[name] = content.encode() if isinstance(content, str) else content
     contents[_CONFIG] = _config_bytes(target, config, sorted(files))
     copies = {
-        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, tensor in tensors.items()
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     contents[_TENSORS] = safetensors.torch.save(copies)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -153,9 +152,7 @@ def _write(path: Path, content: bytes | str | Callable[[Path], object]) -> None:
 
 def _config_bytes(target: Path, config: Mapping[str, Any], files: list[str]) -> bytes:
     if not isinstance(config.get("kind"), str):
-        raise DiffuseError(
-            f"artifact {target}: expected config['kind'] as a string, got {config.get('kind')!r}"
-        )
+        raise DiffuseError(f"artifact {target}: expected config['kind'] as a string, got {config.get('kind')!r}")
     versions = {"torch": torch.__version__, "diffuse-everything": _own_version()}
     whole = {
         **config,
@@ -198,9 +195,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
             "it was written by another version of diffuse-everything"
         )
     if not isinstance(config.get("kind"), str):
-        raise DiffuseError(
-            f"artifact {directory}: expected a 'kind' in {_CONFIG}, got {config.get('kind')!r}"
-        )
+        raise DiffuseError(f"artifact {directory}: expected a 'kind' in {_CONFIG}, got {config.get('kind')!r}")
     return config
 
 

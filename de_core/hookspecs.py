@@ -53,9 +53,7 @@ def _check_name(info: ComponentInfo, _: Any, value: object) -> None:
 
 def _check_target(info: ComponentInfo, _: Any, value: object) -> None:
     if not isinstance(value, str) or not _TARGET.fullmatch(value):
-        raise DiffuseError(
-            f"{info.kind} {info.name!r}: expected a target 'package.module:Name', got {value!r}"
-        )
+        raise DiffuseError(f"{info.kind} {info.name!r}: expected a target 'package.module:Name', got {value!r}")
 
 
 def _check_api_version(info: ComponentInfo, _: Any, value: object) -> None:
@@ -72,9 +70,7 @@ def _check_summary(info: ComponentInfo, _: Any, value: object) -> None:
 
 def _check_capabilities(info: ComponentInfo, _: Any, value: object) -> None:
     if not (isinstance(value, frozenset) and all(isinstance(item, str) for item in value)):
-        raise DiffuseError(
-            f"{info.kind} {info.name!r}: expected capabilities as a frozenset of strings, got {value!r}"
-        )
+        raise DiffuseError(f"{info.kind} {info.name!r}: expected capabilities as a frozenset of strings, got {value!r}")
 
 
 def _as_frozenset(value: Any) -> Any:

@@ -139,9 +139,7 @@ def list_components(kind: str) -> list[ComponentInfo]:
 def plugin_records() -> tuple[PluginRecord, ...]:
     """Everything that was found, good and bad, the built-ins first. Raises for no plugin's fault."""
     records = _shadow(_get_host().records)
-    return tuple(
-        sorted(records, key=lambda record: (record.distribution != BUILTIN, record.kind, record.key))
-    )
+    return tuple(sorted(records, key=lambda record: (record.distribution != BUILTIN, record.kind, record.key)))
 
 
 def check_strict() -> None:
@@ -163,9 +161,7 @@ def register(info: ComponentInfo) -> None:
         DiffuseError: no description, the name of a built-in, or another version of the plugin interface.
     """
     if not isinstance(info, tuple(HOOKS.values())):
-        raise DiffuseError(
-            f"register: expected a description such as ModalityInfo, got {type(info).__name__}"
-        )
+        raise DiffuseError(f"register: expected a description such as ModalityInfo, got {type(info).__name__}")
     if reason := incompatibility(info):
         raise DiffuseError(f"{info.kind} {info.name!r}: {reason}")
     host = _get_host()
@@ -234,9 +230,7 @@ def _warn(host: _Host) -> None:
         if record.status in ("broken", "incompatible", "shadowed"):
             bad.setdefault((record.distribution, record.entry_point), []).append(record)
     for group in bad.values():
-        said = "; ".join(
-            f"{record.kind} {record.key} is {record.status}: {record.reason}" for record in group
-        )
+        said = "; ".join(f"{record.kind} {record.key} is {record.status}: {record.reason}" for record in group)
         warnings.warn(said, PluginWarning, stacklevel=4)
 
 
@@ -342,6 +336,4 @@ def _check_object(kind: str, target: str, found: object) -> None:
 
 
 def _failure(record: PluginRecord) -> PluginError:
-    return PluginError(
-        f"{record.kind} {record.name!r} of {record.origin} is {record.status}: {record.reason}"
-    )
+    return PluginError(f"{record.kind} {record.name!r} of {record.origin} is {record.status}: {record.reason}")

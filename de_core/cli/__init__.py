@@ -77,9 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2, debug)
     except Exception as error:
         what = f"{type(error).__name__}: {error}"
-        return _fail(
-            f"this is a bug in diffuse, please report it with the output of --debug: {what}", 70, debug
-        )
+        return _fail(f"this is a bug in diffuse, please report it with the output of --debug: {what}", 70, debug)
 
 
 def _run(arguments: list[str], selected: str) -> int:
@@ -116,14 +114,10 @@ def _load(selected: str, known: list[str]) -> Command:
     except DiffuseError as error:
         close = difflib.get_close_matches(selected, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise DiffuseError(
-            f"unknown command {selected!r}: {hint}Expected one of {', '.join(known)}"
-        ) from error
+        raise DiffuseError(f"unknown command {selected!r}: {hint}Expected one of {', '.join(known)}") from error
     command = _blaming(selected, found) if isinstance(found, type) else found
     if not (callable(getattr(command, "add_arguments", None)) and callable(getattr(command, "run", None))):
-        raise PluginError(
-            f"command {selected!r}: expected add_arguments(parser) and run(args), got {found!r}"
-        )
+        raise PluginError(f"command {selected!r}: expected add_arguments(parser) and run(args), got {found!r}")
     return command
 
 

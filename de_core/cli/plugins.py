@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--level", choices=LEVELS, help="only the checks of this level")
     for action in (parser, listing, show, check):
         # SUPPRESS: what stands before the action must not be undone by the action's own default
-        action.add_argument(
-            "--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object on stdout"
-        )
+        action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -113,8 +111,7 @@ def _table(records: tuple[PluginRecord, ...]) -> str:
         rows.append((record.status, record.kind, record.name if works else record.key, record.origin, about))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
-        for row in rows
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]]) for row in rows
     ]
     return "\n".join(line.rstrip() for line in lines)
 

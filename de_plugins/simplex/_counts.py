@@ -114,9 +114,7 @@ def saddlepoint_log_q(tau: Tensor, psi: float, size: int) -> Tensor:
         flat = v.abs() < 1e-3  # there by Taylor series: the next terms are 2 v^3 / 945 and v^2 / 105
         u = torch.where(flat, torch.ones_like(v), v)
         phi = u.abs().sqrt()
-        g = torch.where(
-            flat, 1 - v / 3 - v**2 / 45, phi / torch.where(u > 0, torch.tan(phi), torch.tanh(phi))
-        )
+        g = torch.where(flat, 1 - v / 3 - v**2 / 45, phi / torch.where(u > 0, torch.tan(phi), torch.tanh(phi)))
         slope = torch.where(flat, -1 / 3 - 2 * v / 45, (g - g**2 - u) / (2 * u))
         v = v - (g - kappa) / slope
     phi = v.abs().sqrt()
@@ -126,13 +124,7 @@ def saddlepoint_log_q(tau: Tensor, psi: float, size: int) -> Tensor:
     curvature = (phi - product) / torch.where(flat, torch.ones_like(v), phi * v)
     curvature = torch.where(flat, 2 / 3 - 2 * v / 15 + 4 * v**2 / 315 - 2 * v**3 / 2835, curvature)
     tail = -2 / t * (v + 2 * kappa * cos.log()) + (1 - cos**2) / (12 * x) - 0.5 * curvature.log()
-    tail = (
-        tail
-        + 2 * torch.lgamma(m + 1 + c)
-        - torch.lgamma(m + 1)
-        - torch.lgamma(m + psi)
-        - 2 * torch.log(m + c)
-    )
+    tail = tail + 2 * torch.lgamma(m + 1 + c) - torch.lgamma(m + 1) - torch.lgamma(m + psi) - 2 * torch.log(m + c)
     theta = (c**2 + 4 * v[:, :1] / t**2) / 2
     return torch.log_softmax(torch.cat([tail[:, :1] + math.log(psi / 2) - theta.log(), tail], 1), -1)
 

@@ -155,11 +155,7 @@ def one_hot_log_G(y: Tensor, tau: Tensor, psi: float) -> tuple[Tensor, Tensor]:
     def rows(index: Tensor, log_q_rows: Tensor) -> Tensor:
         m = torch.arange(log_q_rows.shape[-1], dtype=torch.float64, device=y.device)
         log_weight = (
-            log_q_rows
-            + torch.lgamma(psi + m)
-            - math.lgamma(psi)
-            - torch.lgamma(alpha + m)
-            + math.lgamma(alpha)
+            log_q_rows + torch.lgamma(psi + m) - math.lgamma(psi) - torch.lgamma(alpha + m) + math.lgamma(alpha)
         )
         terms = log_weight[:, None, :] + m * flat[index].log()[..., None]
         log_g = torch.logsumexp(terms, -1)

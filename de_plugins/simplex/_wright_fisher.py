@@ -117,9 +117,7 @@ def dirichlet(shape: Tensor, generator: torch.Generator, dtype: torch.dtype) -> 
     return torch.softmax(logs, -1).to(dtype).clamp(min=torch.finfo(dtype).tiny)
 
 
-def sample_forward(
-    x0: Tensor, tau: Tensor, psi: float, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
+def sample_forward(x0: Tensor, tau: Tensor, psi: float, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Draw from the Wright-Fisher kernel: m ~ q_m(tau), l ~ Multinomial(m, x_0), x_tau ~ Dir(psi / K + l).
 
     Exact but for the law of m, see `sample_counts`. Jenkins and Spano 2017, Algorithm 1.
@@ -158,7 +156,5 @@ def dirichlet_euler(x: Tensor, drift_mean: Tensor, h: Tensor | float, generator:
     mu = mu / mu.sum(-1, keepdim=True)
     step = align(torch.as_tensor(h, dtype=torch.float64, device=x.device), mu.shape[:-1])[..., None]
     if not bool(((step > 0) & (step < 1)).all()):
-        raise ValueError(
-            f"dirichlet_euler: expected steps h in (0, 1), got {float(step.min())} to {float(step.max())}"
-        )
+        raise ValueError(f"dirichlet_euler: expected steps h in (0, 1), got {float(step.min())} to {float(step.max())}")
     return dirichlet(((1 / step - 1) * mu).clamp(min=_SMALLEST_SHAPE), generator, x.dtype)

@@ -194,9 +194,9 @@ def brute_force(x: Tensor, x0: Tensor, tau: float, psi: float) -> tuple[float, T
     m = counts.sum(-1).to(F64)
     terms = log_q[counts.sum(-1)] + torch.lgamma(psi + m) - math.lgamma(psi) + torch.lgamma(m + 1)
     terms = terms + torch.xlogy(counts, x * x0).sum(-1)
-    terms = terms - (
-        torch.lgamma(counts.to(F64) + 1) + torch.lgamma(alpha + counts.to(F64)) - math.lgamma(alpha)
-    ).sum(-1)
+    terms = terms - (torch.lgamma(counts.to(F64) + 1) + torch.lgamma(alpha + counts.to(F64)) - math.lgamma(alpha)).sum(
+        -1
+    )
     return torch.logsumexp(terms, 0).item(), torch.softmax(terms, 0) @ counts.to(F64)
 
 
@@ -247,9 +247,7 @@ def test_density_has_unit_mass_and_solves_kolmogorov(psi: float, tau: float, sta
     x0 = t64(start, 1 - start)
     density = wf.conditional_log_density(x, x0.expand_as(x), t64(tau).expand(len(x)), psi).exp()
     powers, matrix = moment_flow(2, psi, 3)  # d/dtau E f = E L f on every polynomial up to degree 3
-    expected = torch.linalg.matrix_exp(matrix * tau) @ torch.stack(
-        [(x0 ** torch.tensor(a)).prod() for a in powers]
-    )
+    expected = torch.linalg.matrix_exp(matrix * tau) @ torch.stack([(x0 ** torch.tensor(a)).prod() for a in powers])
     moments = torch.stack([(weights * density * (x ** torch.tensor(a)).prod(-1)).sum() for a in powers])
     # the series' effective degree is under 2 * 120 for tau >= 0.03; the law of m as above
     assert torch.allclose(moments, expected, rtol=0, atol=law_error(tau))

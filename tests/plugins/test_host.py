@@ -43,9 +43,7 @@ def good(package: str, *names: str) -> dict[str, str]:
 def good_neighbours(monkeypatch):
     """A stand-in for the built-ins, and a stranger that works: both must, whatever the bad plugin does."""
     monkeypatch.delenv("DE_PLUGINS", raising=False)
-    builtin = fake_distribution(
-        "diffuse-everything", {"gaussian": "fake_core.plugin"}, good("fake_core", "gaussian")
-    )
+    builtin = fake_distribution("diffuse-everything", {"gaussian": "fake_core.plugin"}, good("fake_core", "gaussian"))
     stranger = fake_distribution("de-good", {"circle": "de_good.plugin"}, good("de_good", "circle"))
     with builtin, stranger:
         yield
@@ -74,9 +72,7 @@ def neighbours_work():
     assert get_modality("circle").__name__ == "Thing"
 
 
-HOOK = (
-    "from de_core.hookspecs import MetricInfo, ModalityInfo, hookimpl\n@hookimpl\ndef de_modalities():\n    "
-)
+HOOK = "from de_core.hookspecs import MetricInfo, ModalityInfo, hookimpl\n@hookimpl\ndef de_modalities():\n    "
 BROKEN = {
     "raises on import": ("raise ValueError('no luck')", ValueError, "no luck"),
     "exits on import": ("import sys; sys.exit(3)", SystemExit, "3"),
@@ -279,9 +275,7 @@ def test_keyboard_interrupt_is_the_persons_own():
 
 
 def test_a_plugin_that_prints_does_not_spoil_stdout(capsys):
-    with installed(
-        "print('hello from the plugin')\n" + light("torus"), heavy="print('hello again')\n" + HEAVY
-    ):
+    with installed("print('hello from the plugin')\n" + light("torus"), heavy="print('hello again')\n" + HEAVY):
         assert get_modality("torus")
     assert capsys.readouterr().out == ""
 
@@ -300,9 +294,7 @@ def test_importing_the_core_discovers_nothing(tmp_path):
     code = "import de_core; assert de_core.plugins._host is None; assert 'de_bad' not in sys.modules"
     with fake_distribution("de-bad", {"bad": "de_bad"}, {"de_bad": "raise ValueError"}) as folder:
         path = [str(folder), *[p for p in sys.path if p]]
-        subprocess.run(
-            [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}; {code}"], check=True, cwd=tmp_path
-        )
+        subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}; {code}"], check=True, cwd=tmp_path)
 
 
 def test_off_asks_nobody_but_the_builtins(monkeypatch):
@@ -314,9 +306,7 @@ def test_off_asks_nobody_but_the_builtins(monkeypatch):
         assert [info.name for info in list_modalities()] == ["gaussian"]
         with pytest.raises(PluginError, match="blocked: DE_PLUGINS=off"):
             get_modality("circle")
-        with pytest.raises(
-            DiffuseError, match=r"unknown modality 'torus'.*not asked or broken: .*de-bad:bad"
-        ):
+        with pytest.raises(DiffuseError, match=r"unknown modality 'torus'.*not asked or broken: .*de-bad:bad"):
             get_modality("torus")
     assert get_modality("gaussian")
 

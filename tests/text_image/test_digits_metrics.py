@@ -28,9 +28,7 @@ def test_judge_is_good_honest_and_the_same_each_time():
     assert said.dtype == torch.int64
     assert float((said == HELD.label).double().mean()) == pytest.approx(JUDGE.accuracy, abs=1e-12)
     assert Judge.fit(DATA).accuracy == JUDGE.accuracy
-    assert torch.equal(
-        JUDGE.digits(HELD.image * 1.0 + 9 * (HELD.image == 1)), said
-    )  # beyond full ink is full ink
+    assert torch.equal(JUDGE.digits(HELD.image * 1.0 + 9 * (HELD.image == 1)), said)  # beyond full ink is full ink
     assert len(JUDGE.digits(HELD.image[:0])) == 0
 
 
@@ -120,9 +118,7 @@ def test_measure_of_perfect_samples_and_of_spoilt_ones():
         "joint_agreement",
         "joint_label_agreement",
     ):
-        assert numbers[key] == pytest.approx(
-            JUDGE.accuracy, abs=1e-12
-        )  # real pictures: the judge's own errors
+        assert numbers[key] == pytest.approx(JUDGE.accuracy, abs=1e-12)  # real pictures: the judge's own errors
     assert numbers["noisy_caption_states_digit"] == 0.75
     assert numbers["caption_given_image"] == 0.75
     assert numbers["label_given_image"] == 0
@@ -138,8 +134,6 @@ def test_targets_point_the_right_way():
     assert MEANINGS["ink_mae"].reached(0.009) is True
     assert MEANINGS["ink_mae"].reached(0.011) is False
     assert MEANINGS["parameters"].reached(1) is None
-    wanted = (
-        "judge_accuracy image_given_caption image_given_noisy_caption joint_agreement caption_given_image "
-    )
+    wanted = "judge_accuracy image_given_caption image_given_noisy_caption joint_agreement caption_given_image "
     wanted += "label_given_image ink_mae ink_mae_class_mean nearest_train_ratio seconds parameters"
     assert set(wanted.split()) <= set(MEANINGS)

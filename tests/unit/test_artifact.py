@@ -30,9 +30,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_round_trip(tmp_path):
-    path = save_artifact(
-        tmp_path / "deep" / "model", CONFIG, tensors(), {"curve.jsonl": "{}\n", "raw": b"\0"}
-    )
+    path = save_artifact(tmp_path / "deep" / "model", CONFIG, tensors(), {"curve.jsonl": "{}\n", "raw": b"\0"})
     loaded = load_artifact(path)
     assert loaded.config["kind"] == "test"
     assert loaded.config["width"] == 3

@@ -127,9 +127,7 @@ def test_a_reader_that_leaves_is_no_failure(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(
-        program, stdout=write, stderr=subprocess.PIPE, text=True, check=False, env=environment
-    )
+    done = subprocess.run(program, stdout=write, stderr=subprocess.PIPE, text=True, check=False, env=environment)
     os.close(write)
     assert done.returncode == 141
     assert done.stderr == ""

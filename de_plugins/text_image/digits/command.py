@@ -125,8 +125,8 @@ class Sampler:
     seed: int
 
     def sample(self, n: int, *, steps: int = 64, key: int = 0, **kwargs: object) -> dict[str, Tensor]:
-        """Samples: the picture by ancestral steps, whose fresh noise mends what the other modalities change; the caption
-        by systematic ones, which seldom draw two words at once."""
+        """Samples: the picture by ancestral steps, whose fresh noise mends what the other modalities change; the
+        caption by systematic ones, which seldom draw two words at once."""
         return self.joint.sample(
             self.model,
             n,
