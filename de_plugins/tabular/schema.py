@@ -18,7 +18,7 @@ from de_plugins.tabular._plain import DType, describe, label, to_plain
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports] # the backport is there on Python 3.10 only
 
 __all__ = ["Column", "Kind", "Schema"]
 
