@@ -7,20 +7,23 @@ The contract is in SPEC.md; the built-in modalities are plugins like any other: 
 """
 
 from de_core.artifact import load_artifact, save_artifact
-from de_core.bound import Bound, Sequential, Synchronous
+from de_core.bound import Bound
 from de_core.errors import DiffuseError, PluginError
 from de_core.families import Diffusion, Jump
 from de_core.generator import DiffusionGenerator, Generator, JumpGenerator
 from de_core.guidance import ClassifierFreeGuidance, NoisyGuidance
 from de_core.hookspecs import ModalityInfo, hookimpl
 from de_core.joint import JointLoss, JointProcess
+from de_core.likelihood import bits_per_dim
 from de_core.modality import Modality, Noised
+from de_core.paths import Cascaded, Matched, Sequential, Synchronous
 from de_core.plugins import get_modality, list_modalities, register
-from de_core.sampling.plan import Given
+from de_core.sampling import Given, SampleState, Trajectory
 from de_core.times import Faces, Independent, Staged, Stratified, Tied
 
 __all__ = [
     "Bound",
+    "Cascaded",
     "ClassifierFreeGuidance",
     "DiffuseError",
     "Diffusion",
@@ -33,16 +36,20 @@ __all__ = [
     "JointProcess",
     "Jump",
     "JumpGenerator",
+    "Matched",
     "Modality",
     "ModalityInfo",
     "Noised",
     "NoisyGuidance",
     "PluginError",
+    "SampleState",
     "Sequential",
     "Staged",
     "Stratified",
     "Synchronous",
     "Tied",
+    "Trajectory",
+    "bits_per_dim",
     "get_modality",
     "hookimpl",
     "list_modalities",

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from de_core.errors import DiffuseError
 
-__all__ = ["FORMAT", "Artifact", "atomic_write", "load_artifact", "save_artifact"]
+__all__ = ["FORMAT", "Artifact", "atomic_write", "fresh_sibling", "load_artifact", "save_artifact"]
 
 FORMAT = 1
 _CONFIG = "config.json"
@@ -80,7 +80,7 @@ def save_artifact(
     }
     contents[_TENSORS] = safetensors.torch.save(copies)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _fresh_sibling(target) as fresh:
+    with fresh_sibling(target) as fresh:
         fresh.mkdir()
         _keep_foreign(target, fresh)
         for name, content in contents.items():
@@ -132,7 +132,7 @@ def atomic_write(path: str | os.PathLike[str], content: bytes | str | Callable[[
     if target.exists() and not target.is_file():
         _write(given, content)
         return given
-    with _fresh_sibling(target) as fresh:
+    with fresh_sibling(target) as fresh:
         _write(fresh, content)
         if target.exists():
             shutil.copymode(target, fresh)
@@ -227,7 +227,7 @@ def _keep_foreign(old: Path, fresh: Path) -> None:
 
 
 @contextlib.contextmanager
-def _fresh_sibling(target: Path) -> Iterator[Path]:
+def fresh_sibling(target: Path) -> Iterator[Path]:
     """A free hidden name beside ``target``, with the same suffix; what is left there in the end goes."""
     fresh = target.with_name(f".{uuid.uuid4().hex[:8]}.new.{target.name}")
     try:

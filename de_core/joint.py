@@ -9,6 +9,7 @@ Source: Rojas et al. 2025 (2506.07903).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,16 +17,19 @@ import attrs
 import torch
 from torch import Tensor
 
-from de_core.bound import Bound, Path, Synchronous, bound_block
+from de_core.bound import Bound, compute_bound
 from de_core.errors import DiffuseError
 from de_core.families.jump import held
 from de_core.generator import JumpGenerator
 from de_core.guidance import NoisyGuidance
+from de_core.likelihood import compute_log_likelihood
 from de_core.modality import Modality, Noised, expand
 from de_core.objective import check_form, check_objective
-from de_core.rng import Rng, as_generator, seed_of, stream
-from de_core.sampling.loop import run_block
+from de_core.paths import Path, Steps, Synchronous
+from de_core.rng import Rng, as_generator, seed_of
+from de_core.sampling.loop import run
 from de_core.sampling.plan import Given, make_plan
+from de_core.sampling.state import SampleState
 from de_core.times import TimePolicy, default_times
 
 __all__ = ["JointLoss", "JointProcess", "Model"]
@@ -58,7 +62,8 @@ class JointProcess:
             row i depends on the seed and not on how many rows are asked for. Large blocks suit small networks.
 
     Raises:
-        DiffuseError: no modality; a value that is none; an elementwise name that is unknown or lacks the capability.
+        DiffuseError: no modality; a value that is none; an elementwise name that is unknown or lacks the capability; a
+            block below 1.
     """
 
     def __init__(self, modalities: Mapping[str, Modality], elementwise: Sequence[str] = (), *, block: int = 64) -> None:
@@ -67,6 +72,8 @@ class JointProcess:
         for name, modality in modalities.items():
             if not isinstance(modality, Modality):
                 raise DiffuseError(f"modality '{name}': expected a Modality, got {type(modality).__name__}")
+        if isinstance(block, bool) or not isinstance(block, int) or block < 1:
+            raise DiffuseError(f"block: expected a whole number of at least 1, got {block!r}")
         self.modalities = dict(modalities)
         self.elementwise = frozenset(elementwise)
         self.block = block
@@ -85,12 +92,13 @@ class JointProcess:
         if name not in self.modalities:
             raise DiffuseError(f"unknown modality '{name}'; there are {', '.join(self.modalities)}")
 
-    def validate_one(self, name: str, x: Tensor) -> None:
-        """Refuse a clean state that is not in the modality's space, naming the modality."""
+    def validate_one(self, name: str, x: Tensor, *, noised: bool = False) -> None:
+        """Refuse a clean state, or a noised one, that is not in the modality's space, naming the modality."""
         if not isinstance(x, Tensor):
             raise DiffuseError(f"modality '{name}': expected a tensor, got {type(x).__name__}")
         try:
-            self.modalities[name].validate(x)
+            modality = self.modalities[name]
+            modality.validate_noised(x) if noised else modality.validate(x)
         except DiffuseError as error:
             raise DiffuseError(f"modality '{name}': {error}") from None
 
@@ -126,14 +134,13 @@ class JointProcess:
         """
         outputs = model(dict(x), dict(t))
         for name, modality in self.modalities.items():
-            if not isinstance(outputs, Mapping) or name not in outputs:
+            output = outputs.get(name) if isinstance(outputs, Mapping) else None
+            if not isinstance(output, Tensor):
                 raise DiffuseError(f"modality '{name}': the model returned no output for it")
-            want = (len(x[name]), *modality.output_shape)
-            if tuple(outputs[name].shape) != want:
-                raise DiffuseError(
-                    f"modality '{name}': expected an output of shape {want}, got {tuple(outputs[name].shape)}"
-                )
-            if check and not bool(outputs[name].isfinite().all()):
+            want = (x[name].shape[0], *modality.output_shape)
+            if output.shape != want:
+                raise DiffuseError(f"modality '{name}': expected an output of shape {want}, got {tuple(output.shape)}")
+            if check and not bool(output.isfinite().all()):
                 raise DiffuseError(f"modality '{name}': the model returned NaN or infinite numbers")
         return dict(outputs)
 
@@ -152,8 +159,8 @@ class JointProcess:
         """Training times: the policy's, with (0, 1] brought to [t_min, 1] and 0 kept, in each modality's precision."""
         drawn = policy.draw(self.time_shapes(x0), rng=rng, progress=progress)
         out = {}
-        for name, t in drawn.items():
-            low, x = self.modalities[name].t_min, x0[name]
+        for name in self.modalities:
+            t, low, x = self._given_times(drawn, name, len(x0[name])), self.modalities[name].t_min, x0[name]
             t = torch.where(t > 0, 1 - (1 - low) * (1 - t), 0.0)
             out[name] = t.to(x.dtype) if x.is_floating_point() else t
         return out
@@ -186,21 +193,24 @@ class JointProcess:
             x0: name -> (B, *event), clean.
             rng: of the clocks and the noises.
             times: a policy, or the clocks themselves by name; by default stratified and independent with a share on
-            the faces.
+                the faces.
             objective: the weights of the denoising form, see ``de_core.objective``.
-            weights: lambda_i > 0 by name, 1 where it is left out; 0 leaves a modality out of the total.
+            weights: lambda_i >= 0 by name, 1 where it is left out; 0 leaves a modality out of the total.
             form: "denoising", "implicit" or "explicit" (with ``truth``, a model of the true score).
             progress: the share of training that is done, for staged policies.
 
         Raises:
-            DiffuseError: data outside the space; an unknown name, form or objective; a model whose output has a wrong
-                shape or is not finite.
+            DiffuseError: no rows, or data outside the space; an unknown name, form or objective; a negative weight; a
+                model whose output has a wrong shape or is not finite.
         """
         check_form(form)
         check_objective(objective)
-        batch = self.validate(x0)
-        for name in weights or {}:
+        if not (batch := self.validate(x0)):
+            raise DiffuseError("loss: expected at least 1 row, got 0")
+        for name, weight in (weights or {}).items():
             self.check_name(name)
+            if not 0 <= weight < math.inf:
+                raise DiffuseError(f"weights: expected a finite number of at least 0 for '{name}', got {weight}")
         if form == "explicit" and truth is None:
             raise DiffuseError("form 'explicit' needs truth=, a model of the true score")
         draw = as_generator(rng, next(iter(x0.values())).device)
@@ -277,10 +287,13 @@ class JointProcess:
         *,
         rng: Rng,
         given: Mapping[str, Tensor | Given] | None = None,
-        steps: int = 64,
+        steps: int | Mapping[str, Steps] = 64,
         methods: Mapping[str, str] | None = None,
         guidance: NoisyGuidance | None = None,
+        path: Path | None = None,
+        first_row: int = 0,
         device: torch.device | str | None = None,
+        callback: Callable[[SampleState], None] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> dict[str, Tensor]:
         """Anything given anything: the modalities that are not given, sampled; the given ones as they were.
@@ -290,32 +303,38 @@ class JointProcess:
             n: rows.
             rng: row i is a function of the seed alone, whatever ``n`` is.
             given: name -> value (n, *event), clean, or a ``Given`` with a level or a known part.
-            steps: network calls a block; each modality runs through its own grid of that length.
+            steps: network calls in which a modality runs through its own grid; or by name of the sampled modality, a
+                number of them or the readings themselves, descending from 1. One with fewer holds in between.
             methods: stepper by name, where it is not the modality's default.
-            guidance: noisy or classifier-free guidance.
+            guidance: noisy or classifier-free guidance, or guidance by a weaker model.
+            path: who moves when; ``Synchronous()`` by default.
+            first_row: the number of the first row, a multiple of ``block``: rows first_row to first_row + n of the
+                sample that the seed stands for, so that several processes can share one.
             device: where to sample; that of the model's parameters by default.
+            callback: called with the ``SampleState`` of a block at its start and after each round; a ``Trajectory``
+                collects them.
             progress: called with (rows done, rows) after each block.
 
         Returns:
             name -> (n, *event).
 
         Raises:
-            DiffuseError: as ``de_core.sampling.plan.make_plan``, and as ``call``.
+            DiffuseError: as ``de_core.sampling.plan.make_plan`` and ``de_core.sampling.loop.run``, and as ``call``.
         """
-        plan = make_plan(self, n, given=given, steps=steps, methods=methods, guidance=guidance)
-        where = _device(model) if device is None else torch.device(device)
-        seed = seed_of(rng)
-        parts = []
-        for k, index in enumerate(self._blocks(n)):
-            x = run_block(self, model, plan, index, stream(seed, "sample", k, device=where))
-            count = min(self.block, n - k * self.block)
-            parts.append({name: x[name][:count] for name in self.modalities})
-            if progress is not None:
-                progress(k * self.block + count, n)
-        out = {name: torch.cat([part[name] for part in parts]) for name in self.modalities}
-        return out | {name: g.value for name, g in plan.held.items()}
+        plan = make_plan(self, n, given=given, steps=steps, methods=methods, guidance=guidance, path=path)
+        drawn = run(
+            self,
+            model,
+            plan,
+            seed=seed_of(rng),
+            device=_device(model) if device is None else torch.device(device),
+            first_row=first_row,
+            callback=callback,
+            progress=progress,
+        )
+        return {name: plan.held[name].value if name in plan.held else drawn[name] for name in self.modalities}
 
-    def _blocks(self, n: int) -> list[torch.Tensor]:
+    def blocks(self, n: int) -> list[torch.Tensor]:
         """The rows of each block, the last row repeated where the last block is not full."""
         return [torch.arange(k, k + self.block).clamp_max(n - 1) for k in range(0, n, self.block)]
 
@@ -330,36 +349,60 @@ class JointProcess:
         rng: Rng,
         draws: int = 16,
         path: Path | None = None,
+        given: Sequence[str] | Mapping[str, float] = (),
     ) -> Bound:
-        """An upper bound on -log p(x_0), in nats, row by row.
+        """An upper bound on -log p(x_0 | given), in nats, row by row.
 
         KL(p_{1|0} || prior) + int sum_i t_i'(u) E Phi_{L_i} du + reconstruction at t_min, along a path of clocks; at
-        the true score every path gives the same number. Source: SPEC.md, section "Bound"; Benton et al. 2022
+        the true score every path gives the same number. Source: SPEC.md, section "Likelihood"; Benton et al. 2022
         (2211.03595).
 
         Args:
-            x0: name -> (n, *event), clean.
-            draws: points of the path a row, evenly spread with one random shift a row; two network calls each, for the
-                integral and for the reconstruction.
-            path: ``Synchronous()`` by default.
+            x0: name -> (n, *event), clean, the given modalities too.
+            draws: points of the path a row, an even number: two in each of draws/2 strata, dense where a clock is near
+                the data, each one network call; an eighth as many calls, at least 2, are for the reconstruction.
+            path: of the modalities that are not given; ``Synchronous()`` by default.
+            given: names that are held clean, or name -> level in [0, 1]: they add no term. Above level 0 the given is
+                noised afresh in each draw, and the bound is on the mean of -log p(x_0 | given at its level) over that
+                noise.
 
         Raises:
-            DiffuseError: data outside the space; a modality without the capability "likelihood".
+            DiffuseError: data outside the space; a modality without the capability "likelihood"; an odd number of
+                draws; a given name that is unknown, a level outside [0, 1], or nothing that is not given.
         """
-        n = self.validate(x0)
-        for name, m in self.modalities.items():
-            if "likelihood" not in m.capabilities:
-                raise DiffuseError(f"modality '{name}' lacks the capability 'likelihood'")
-        seed, path = seed_of(rng), path or Synchronous()
-        device = next(iter(x0.values())).device
-        parts = []
-        for k, index in enumerate(self._blocks(n)):
-            block = {name: x0[name][index] for name in self.modalities}
-            draw = stream(seed, "bound", k, device=device)
-            parts.append(bound_block(self, model, block, path, draws, draw))
-        terms = {name: torch.cat([p[0][name] for p in parts])[:n] for name in self.modalities}
-        stderr = torch.cat([p[1] for p in parts])[:n]
-        return Bound(terms, torch.stack(list(terms.values())).sum(0), stderr, path)
+        return compute_bound(self, model, x0, rng=rng, draws=draws, path=path or Synchronous(), given=given)
+
+    def log_likelihood(
+        self,
+        model: Model,
+        x0: Mapping[str, Tensor],
+        *,
+        given: Sequence[str] | Mapping[str, float] = (),
+        steps: int = 64,
+        probes: int = 0,
+        rng: Rng | None = None,
+    ) -> Tensor:
+        """log p(x_0 | given) by the probability flow, (n,) float64 nats, where all that is not given are real numbers.
+
+        dx/dt = v(x, t) carries the density: log p_{t_min}(x_0) = log prior(x(1)) + int_{t_min}^1 div v dt, all clocks
+        together. So it is the density of the data noised to t_min, at x_0: without blur, up to O(sigma(t_min)^2).
+        Source: Chen et al. 2018 (1806.07366), Song et al. 2021 (2011.13456), section 4.3.
+
+        Args:
+            model: differentiable in its states.
+            x0: name -> (n, *event), clean, the given modalities too. The network sees their precision; the path is
+                followed in float64.
+            given: as in ``bound``; above level 0 the given is noised once a row.
+            steps: Runge-Kutta steps of order 4, even in sqrt(t); four network calls each.
+            probes: Rademacher directions that estimate the divergence without bias (Hutchinson); 0 sums it exactly,
+                with one gradient a number.
+            rng: where something is drawn: probes, or a level above 0.
+
+        Raises:
+            DiffuseError: data outside the space; a modality that is neither given nor a flow on R^n ("ode", "density",
+                reference "lebesgue"); an output without gradient; steps below 1; as ``bound`` for ``given``.
+        """
+        return compute_log_likelihood(self, model, x0, given=given, steps=steps, probes=probes, rng=rng)
 
     # --- saving -----------------------------------------------------------------------------------------------------
 

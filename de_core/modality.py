@@ -33,7 +33,8 @@ class Noised:
     Attributes:
         x0: the state the kernel started from, at time s (the data when s = 0), (B, *event).
         xt: the state at time t, (B, *event).
-        s, t: times in [0, 1], (B,) or (B, *element).
+        s: the time it started from, in [0, 1], (B,) or (B, *element).
+        t: the time it reached, likewise.
         aux: what the kernel drew: {"eps"}, {"counts"}, ... or nothing.
     """
 
@@ -74,6 +75,7 @@ class Modality(abc.ABC):
         capabilities: of CAPABILITIES; any other name is an error.
         t_min: where training times, the bound and the reverse steps stop; ``finish`` goes from there to the data.
         holds_known: True where keeping the known elements clean under one shared clock is exact inpainting.
+        inexact: names of steppers that are not held to the law: forms kept as they were printed, orders of choice.
     """
 
     event_shape: tuple[int, ...]
@@ -82,6 +84,7 @@ class Modality(abc.ABC):
     capabilities: ClassVar[frozenset[str]] = frozenset()
     t_min: float = 1e-3
     holds_known: ClassVar[bool] = False
+    inexact: ClassVar[frozenset[str]] = frozenset()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -175,6 +178,15 @@ class Modality(abc.ABC):
         """
         return (1 - torch.arange(steps, dtype=torch.float64) / steps).clamp_min(self.t_min)
 
+    def signal(self, t: Tensor) -> Tensor:
+        """The share of the data's variance that x_t explains, for one element whose data have the reference law: 1 at t
+        = 0, falling; SNR/(1 + SNR) for numbers. What the path ``Matched`` makes equal.
+
+        Raises:
+            DiffuseError: this modality does not say.
+        """
+        raise DiffuseError(f"{type(self).__name__} has no signal(t), which the path Matched needs")
+
     # --- by capability ----------------------------------------------------------------------------------------------
 
     def generator(self, t: Tensor | float) -> Generator:
@@ -221,6 +233,15 @@ class Modality(abc.ABC):
             DiffuseError: wrong shape, dtype or range.
         """
         self.check_shape(x)
+
+    def validate_noised(self, x: Tensor) -> None:
+        """Refuse a state that no x_t is, 0 < t <= 1: as ``validate``, unless noise leaves the space of the data (a
+        mask, the inside of a simplex).
+
+        Raises:
+            DiffuseError: wrong shape, dtype or range.
+        """
+        self.validate(x)
 
     def check_shape(self, x: Tensor, *, floating: bool = True) -> None:
         """The part of ``validate`` that every space shares: (B, *event), floating or int64.

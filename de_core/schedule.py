@@ -154,6 +154,10 @@ class SurvivalSchedule(abc.ABC):
         """1 - a(t), without the cancellation at small t."""
 
     @abc.abstractmethod
+    def time_of(self, lost: Tensor) -> Tensor:
+        """The clock at which 1 - a is ``lost``, in [0, 1]."""
+
+    @abc.abstractmethod
     def speed(self, t: Tensor) -> Tensor:
         """-a'(t)."""
 
@@ -184,6 +188,9 @@ class LinearSurvival(SurvivalSchedule):
     def lost(self, t: Tensor) -> Tensor:
         return t
 
+    def time_of(self, lost: Tensor) -> Tensor:
+        return lost
+
     def speed(self, t: Tensor) -> Tensor:
         return torch.ones_like(t)
 
@@ -197,6 +204,9 @@ class CosineSurvival(SurvivalSchedule):
 
     def lost(self, t: Tensor) -> Tensor:
         return torch.sin(_HALF_PI * t)
+
+    def time_of(self, lost: Tensor) -> Tensor:
+        return torch.asin(lost) / _HALF_PI
 
     def speed(self, t: Tensor) -> Tensor:
         return _HALF_PI * torch.where(t < 1, torch.cos(_HALF_PI * t), 0.0)

@@ -89,6 +89,11 @@ class Faces:
     share: float = 0.3
     ends: float = 0.7
 
+    def __attrs_post_init__(self) -> None:
+        for what, value in (("share", self.share), ("ends", self.ends)):
+            if not 0 <= value <= 1:
+                raise DiffuseError(f"faces: expected {what} in [0, 1], got {value}")
+
     def draw(self, shapes: Shapes, *, rng: torch.Generator, progress: float = 0.0) -> dict[str, Tensor]:
         t = self.inner.draw(shapes, rng=rng, progress=progress)
         batch = next(iter(shapes.values()))[0]
@@ -120,6 +125,9 @@ class Staged:
         ends = [until for until, _, _ in self.stages]
         if not ends or sorted(ends) != ends or ends[-1] != 1:
             raise DiffuseError(f"stages: expected increasing ends of which the last is 1, got {ends}")
+        for name, t in (item for _, _, held in self.stages for item in held.items()):
+            if not 0 <= t <= 1:
+                raise DiffuseError(f"stages: expected '{name}' held at a time in [0, 1], got {t}")
 
     def draw(self, shapes: Shapes, *, rng: torch.Generator, progress: float = 0.0) -> dict[str, Tensor]:
         _, policy, held = next((s for s in self.stages if progress < s[0]), self.stages[-1])

@@ -64,7 +64,8 @@ class TrainResult:
 
     Attributes:
         model: the network with its averaged weights, in evaluation mode.
-        steps, seconds: taken in all, earlier parts of a resumed run included.
+        steps: taken in all, earlier parts of a resumed run included.
+        seconds: likewise.
         curve: one record a logged step: step, seconds, lr, loss, terms.
         interrupted: whether Ctrl-C ended it.
     """
@@ -85,12 +86,13 @@ class Trainer:
             learning rate are laid out over it.
         batch_size: rows a step, at most as many as there are.
         lr: peak learning rate; it rises linearly over the first ``warmup`` share of the budget and falls to 0 as a
-        cosine. weight_decay, betas: of AdamW.
+            cosine.
+        weight_decay, betas: of AdamW.
         clip: largest gradient norm.
         objective, form, weights, times: as in ``JointProcess.loss``.
         seed: of everything that is drawn.
         out: a directory for ``curve.jsonl`` and, every ``save_every`` seconds and at the end, ``checkpoint/``; None
-        keeps nothing.
+            keeps nothing.
         on_step: called with each logged record.
         progress: a line on stderr where that is a terminal.
     """
@@ -120,9 +122,12 @@ class Trainer:
     ) -> None:
         if steps is None and minutes is None:
             raise DiffuseError("training: expected a budget, steps= or minutes=")
-        for name, value in (("steps", steps), ("minutes", minutes), ("batch_size", batch_size), ("lr", lr)):
-            if value is not None and value <= 0:
+        above = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "warmup": warmup, "clip": clip}
+        for name, value in above.items():
+            if value is not None and not value > 0:  # NaN too
                 raise DiffuseError(f"training: expected {name} above 0, got {value}")
+        if not any(p.requires_grad for p in model.parameters()):
+            raise DiffuseError("training: the model has no parameters to train")
         self.joint, self.model = joint, model
         self.steps, self.minutes, self.batch_size = steps, minutes, batch_size
         self.lr, self.warmup, self.clip = lr, warmup, clip

@@ -49,8 +49,9 @@ class Diffusion(Modality):
         """-div b + sum_k [V_k V_k log beta + (V_k log beta)^2/2], (B,).
 
         This is L* beta/beta + L log beta for divergence-free fields V_k; on R^n with sigma = g it is Hyvarinen's
-        g^2 (|s|^2/2 + div s) - div b. The sum over k is exact for ``probes=0``, else the mean over standard normal
-        combinations of the fields (Hutchinson).
+        g^2 (|s|^2/2 + div s) - div b. The sum over k and div b are exact for ``probes=0``, with one gradient a
+        coordinate; else the mean over standard normal combinations of the fields, and one direction of signs for div
+        b, which is exact where b moves each coordinate by itself (Hutchinson).
         """
         t = times(t, xt)
         live, safe = t > 0, torch.where(t > 0, t, 0.5)
@@ -67,11 +68,16 @@ class Diffusion(Modality):
                 along = rows(generator.fields(x, z) * score).sum(1)
                 return rows(generator.fields(x, z) * slope(along, x)).sum(1)
 
+            def drifting(y: Tensor) -> Tensor:
+                return torch.where(expand(live, y), generator.drift(y), 0.0)
+
             if probes:
                 curvature = torch.stack([second(generator.noise(x, draw)) for _ in range(probes)]).mean(0)
+                sign = 2.0 * torch.randint(2, x.shape, generator=draw, device=x.device).to(x.dtype) - 1
+                drift = rows(sign * slope(sign * drifting(x), x)).sum(1)
             else:
                 curvature = torch.stack([second(z) for z in generator.basis(x)]).sum(0)
-            drift = generator.divergence(lambda y: torch.where(expand(live, y), generator.drift(y), 0.0), x)
+                drift = generator.divergence(drifting, x)
             return curvature + 0.5 * generator.squared(score, x) - drift.detach()
 
     def velocity(self, output: Output, xt: Tensor, t: Tensor) -> Tensor:

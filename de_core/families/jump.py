@@ -14,7 +14,7 @@ from de_core.generator import JumpGenerator
 from de_core.modality import Modality, Noised, Output, expand, rows, times
 from de_core.rng import Rng, as_generator
 
-__all__ = ["Jump", "categorical", "guided_log_probs", "held"]
+__all__ = ["Jump", "categorical", "guided_log_probs", "held", "inverse_cdf"]
 
 
 class Jump(Modality):
@@ -104,12 +104,17 @@ def categorical(log_probs: Tensor, generator: torch.Generator) -> Tensor:
     Inverse CDF in float64: a float32 Gumbel race lowers the temperature (Zheng et al. 2024, 2409.02908).
     """
     flat = log_probs.reshape(-1, log_probs.shape[-1])
-    cdf = (flat - flat.amax(-1, keepdim=True)).double().exp().cumsum(-1)
-    u = torch.rand(cdf.shape[0], 1, generator=generator, dtype=torch.float64, device=cdf.device)
-    draw = torch.searchsorted(cdf, u * cdf[:, -1:], right=True).squeeze(-1)
-    # u < 1, so u * total < total, but the product can round up to it; the last class with mass is then the draw
-    last = (cdf < cdf[:, -1:]).sum(-1)
-    return torch.minimum(draw, last).reshape(log_probs.shape[:-1])
+    u = torch.rand(len(flat), generator=generator, dtype=torch.float64, device=flat.device)
+    return inverse_cdf(flat, u).reshape(log_probs.shape[:-1])
+
+
+def inverse_cdf(log_probs: Tensor, u: Tensor) -> Tensor:
+    """The class into whose stretch of [0, 1) each uniform falls: log_probs (n, K) unnormalised, u (n,) float64."""
+    cdf = (log_probs - log_probs.amax(-1, keepdim=True)).double().exp_().cumsum_(-1)
+    total = cdf[:, -1:]
+    # u < 1, but the product can round up to the total; below it, a class without mass is never drawn
+    mark = torch.minimum(u[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cdf, mark, right=True)[:, 0]
 
 
 def guided_log_probs(log_probs: Tensor, weak: Tensor | None, weight: float) -> Tensor:

@@ -1,7 +1,8 @@
-"""The joint loop: one block of rows, all clocks from 1 down to 0.
+"""The joint loop: blocks of rows, each from all noise down to all data along the plan's path.
 
-Each round is one network call at the present states and times (two where guidance is active); every sampled modality
-then moves on its own grid by its own stepper, from the same frozen state. The last round is ``finish``.
+Each round is one network call at the present states and times, joined with the weak one where guidance is in force;
+every modality whose clock falls in it then moves by its own stepper, from the same frozen state. Its last move is
+``finish``.
 """
 
 from __future__ import annotations
@@ -12,170 +13,234 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from de_core.errors import DiffuseError
 from de_core.modality import expand
-from de_core.sampling.plan import Given, Plan
+from de_core.rng import stream
+from de_core.sampling.guide import Guide, Query, State
+from de_core.sampling.plan import Given, Plan, Round
+from de_core.sampling.state import SampleState
 
 if TYPE_CHECKING:
     from de_core.joint import JointProcess, Model
 
-__all__ = ["run_block"]
+__all__ = ["run"]
 
-State = dict[str, Tensor]
+Callback = Callable[[SampleState], None]
 
 
-def run_block(joint: JointProcess, model: Model, plan: Plan, rows: Tensor, rng: torch.Generator) -> State:
-    """The samples of one block.
+def run(
+    joint: JointProcess,
+    model: Model,
+    plan: Plan,
+    *,
+    seed: int,
+    device: torch.device,
+    first_row: int = 0,
+    callback: Callback | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> State:
+    """The sampled modalities of all rows, block after block, each from its own stream of (seed, block index).
 
-    Args:
-        rows: which rows of the given values the block holds, (block,) int64; the last row repeats where the block is
-        cut.
-        rng: the block's own stream.
+    Memory: the sample itself and one block at a time, whose network calls hold at most two blocks of rows.
+
+    Raises:
+        DiffuseError: ``first_row`` is no multiple of the block; a network that answers wrongly, as ``call``.
     """
-    return _Block(joint, model, plan, rows, rng).run()
+    if isinstance(first_row, bool) or not isinstance(first_row, int) or first_row < 0 or first_row % joint.block:
+        raise DiffuseError(f"first_row: expected a multiple of the block, {joint.block}, got {first_row!r}")
+    out: State = {}
+    for start in range(0, plan.n, joint.block):
+        rows = range(start, min(start + joint.block, plan.n))
+        x = _Block(joint, model, plan, rows, seed, first_row, device, callback).run()
+        for name in plan.sampled:
+            if name not in out:
+                out[name] = x[name].new_empty(plan.n, *x[name].shape[1:])
+            out[name][rows.start : rows.stop] = x[name][: len(rows)]
+        if progress is not None:
+            progress(rows.stop, plan.n)
+    return out
 
 
 class _Block:
-    """The state of one block while it runs."""
+    """The state of one block while it runs. It is always worked whole: the last row's condition repeats."""
 
-    def __init__(self, joint: JointProcess, model: Model, plan: Plan, rows: Tensor, rng: torch.Generator) -> None:
-        self.joint, self.model, self.plan, self.rng = joint, model, plan, rng
-        self.size, self.device = len(rows), rng.device
-        self.held = {name: g.value[rows].to(self.device) for name, g in plan.held.items()}
-        self.known = {name: self._cut(name, g, rows) for name, g in plan.known.items()}
-        self.grids = {name: joint.modalities[name].grid(plan.steps).tolist() for name in plan.sampled}
+    def __init__(
+        self,
+        joint: JointProcess,
+        model: Model,
+        plan: Plan,
+        rows: range,
+        seed: int,
+        first_row: int,
+        device: torch.device,
+        callback: Callback | None,
+    ) -> None:
+        self.joint, self.model, self.plan, self.device, self.callback = joint, model, plan, device, callback
+        self.rows, self.first_row, self.size = rows, first_row, joint.block
+        number = (first_row + rows.start) // joint.block
+        self.rng = stream(seed, "sample", number, device=device)
+        index = torch.arange(rows.start, rows.start + self.size).clamp_max(plan.n - 1)
+        self.known = {name: self._cut(name, g, index) for name, g in plan.known.items()}
+        self.guide, self.joins = None, True
+        if plan.guidance is not None:
+            known = {name: part for name, (_, part) in self.known.items()}
+            self.guide = Guide(joint, plan, known, lambda name: stream(seed, "guidance", number, name, device=device))
         self.x: State = {}
         for name, modality in joint.modalities.items():
-            self.x[name] = self.held[name] if name in self.held else modality.prior(self.size, rng=rng)
-        self.t = {name: self._full(name, plan.held[name].level) for name in self.held}
+            held = plan.held.get(name)
+            self.x[name] = modality.prior(self.size, rng=self.rng) if held is None else held.value[index].to(device)
+        self.shared = {name: self._table(name) for name in plan.sampled if name not in joint.elementwise}
+        self.t: State = {name: self._full(name, g.level) for name, g in plan.held.items()}
         for name in plan.sampled:
-            self.t[name] = self._clock(name, self.grids[name][0])
-            self._hold(name)
+            self.t[name] = self._clock(name, 0)
+            self._hold(name, 0)
 
-    def _cut(self, name: str, g: Given, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def _cut(self, name: str, g: Given, index: Tensor) -> tuple[Tensor, Tensor]:
         """The known value and which elements of it are known, (block, *event) and (block, *element)."""
         assert g.known is not None  # the plan sorted it by this
         shape = self.joint.modalities[name].element_shape
         known = g.known if g.known.ndim > len(shape) else g.known.expand(self.plan.n, *shape)
-        return g.value[rows].to(self.device), known[rows].to(self.device)
+        return g.value[index].to(self.device), known[index].to(self.device)
+
+    # --- clocks -----------------------------------------------------------------------------------------------------
+
+    def _dtype(self, name: str) -> torch.dtype:
+        x = self.x[name]
+        return x.dtype if x.is_floating_point() else torch.get_default_dtype()
 
     def _full(self, name: str, t: float) -> Tensor:
         """A clock reading for each row, or each element where the clock is elementwise."""
         shape = (self.size, *(self.joint.modalities[name].element_shape if name in self.joint.elementwise else ()))
-        x = self.x[name]
-        return torch.full(shape, t, dtype=x.dtype if x.is_floating_point() else None, device=self.device)
+        return torch.full(shape, t, dtype=self._dtype(name), device=self.device)
 
-    def _clock(self, name: str, t: float) -> Tensor:
-        """The reading ``t``, with 0 at the known elements of an elementwise clock."""
-        full = self._full(name, t)
-        if name in self.known and name in self.joint.elementwise:
-            full = torch.where(self.known[name][1], 0.0, full)
-        return full
+    def _table(self, name: str) -> tuple[Tensor, ...]:
+        """The readings of a clock that all elements share, (block,) for each round and after the last.
 
-    def _hold(self, name: str) -> None:
-        """Put the known part of a modality where it belongs at the present time."""
+        No element is known at t = 1, so a modality that holds its known elements under it starts a little below.
+        """
+        readings = torch.tensor(self.plan.readings[name], dtype=self._dtype(name), device=self.device)
+        if name in self.known and not self.joint.replaces(name):
+            readings = readings.clamp_max(1 - self.joint.modalities[name].t_min)
+        return readings[:, None].repeat(1, self.size).unbind(0)
+
+    def _clock(self, name: str, k: int) -> Tensor:
+        """The reading before round ``k``, with 0 at the known elements of an elementwise clock."""
+        if name in self.shared:
+            return self.shared[name][k]
+        full = self._full(name, self.plan.readings[name][k])
+        return torch.where(self.known[name][1], 0.0, full) if name in self.known else full
+
+    def _hold(self, name: str, k: int) -> None:
+        """Put the known part of a modality where it belongs before round ``k``."""
         if name not in self.known:
             return
         value, known = self.known[name]
-        if self.joint.replaces(name):
+        if self.joint.replaces(name) and self.plan.readings[name][k] > 0:
             value = self.joint.modalities[name].perturb(value, self.t[name], rng=self.rng).xt
         self.x[name] = torch.where(expand(known, value), value, self.x[name])
 
+    # --- the run ----------------------------------------------------------------------------------------------------
+
     def run(self) -> State:
         carry: dict[str, Any] = dict.fromkeys(self.plan.sampled)
-        for k in range(self.plan.steps - 1):
-            passes = self.plan.passes(self.joint)
+        self._report(0)
+        for k, moves in enumerate(self.plan.rounds):
+            ends = k in (0, len(self.plan.rounds) - 1)
+            passes = self.plan.passes(self.joint, [name for name in moves.moving if name not in moves.ending])
             for p in range(passes):
-                before = dict(self.t)
-                carry = self._step({name: grid[k + 1] for name, grid in self.grids.items()}, carry, first=k == p == 0)
+                self._round(k, moves, carry, check=ends and p == 0)
                 if p < passes - 1:
-                    self._back(before)
-        self._finish()
+                    self._back(k, moves)
+            self._report(k + 1)
         return self.x
 
-    def _back(self, before: State) -> None:
-        """From the present time back to ``before`` by the forward kernel."""
-        for name in self.plan.sampled:
-            modality = self.joint.modalities[name]
-            self.x[name] = modality.perturb(self.x[name], before[name], s=self.t[name], rng=self.rng).xt
-            self.t[name] = before[name]
-            self._hold(name)
+    def _report(self, step: int) -> None:
+        if self.callback is not None:
+            rows = range(self.first_row + self.rows.start, self.first_row + self.rows.stop)
+            x, t = ({name: v[: len(rows)] for name, v in part.items()} for part in (self.x, self.t))
+            self.callback(SampleState(rows, step, len(self.plan.rounds), x, t))
 
-    def _step(self, ahead: dict[str, float], carry: dict[str, Any], *, first: bool) -> dict[str, Any]:
-        strong = self.joint.call(self.model, self.x, self.t, check=first)
-        weak = self._weak()
-        x, t, after = dict(self.x), dict(self.t), {}
-        for name in self.plan.sampled:
-            s = self._clock(name, ahead[name])
-            x[name], after[name] = self.joint.modalities[name].step(
-                strong[name],
+    def _back(self, k: int, moves: Round) -> None:
+        """From the time after round ``k`` back to the one before by the forward kernel."""
+        for name in moves.moving:
+            before = self._clock(name, k)
+            self.x[name] = self.joint.modalities[name].perturb(self.x[name], before, s=self.t[name], rng=self.rng).xt
+            self.t[name] = before
+            self._hold(name, k)
+
+    def _round(self, k: int, moves: Round, carry: dict[str, Any], *, check: bool) -> None:
+        """One network call, the moves that follow from it, and the known parts put back."""
+        weak, serving = [], {}
+        if moves.weights and self.guide is not None:
+            weak, serving = self.guide.queries(tuple(moves.weights), k, self.x, self.t)
+        strong, *others = self._ask((self.x, self.t), weak, check)
+        x, t = dict(self.x), dict(self.t)
+        for name in moves.moving:
+            guided = name in serving
+            modality, output, weight = self.joint.modalities[name], strong[name], moves.weights.get(name, 1.0)
+            other = others[serving[name]][name] if guided else None
+            t[name] = self._clock(name, k + 1)
+            if name in moves.ending:
+                x[name] = modality.finish(output, self.x[name], self.t[name], rng=self.rng, weak=other, weight=weight)
+                continue
+            x[name], carry[name] = modality.step(
+                output,
                 self.x[name],
                 self.t[name],
-                s,
+                t[name],
                 rng=self.rng,
                 method=self.plan.methods.get(name),
-                weak=weak[name][0][name] if name in weak else None,
-                weight=self.plan.guidance.weight if self.plan.guidance and name in weak else 1.0,
-                again=self._again(name, weak[name][1:] if name in weak else None),
+                weak=other,
+                weight=weight,
+                again=self._again(name, weak[serving[name]] if guided else None),
                 carry=carry[name],
             )
-            t[name] = s
         self.x, self.t = x, t
         for name in self.known:
-            self._hold(name)
-        return after
+            if name in moves.moving:
+                self._hold(name, k + 1)
 
-    def _finish(self) -> None:
-        strong = self.joint.call(self.model, self.x, self.t, check=True)
-        weak, x = self._weak(), dict(self.x)
-        for name in self.plan.sampled:
-            x[name] = self.joint.modalities[name].finish(
-                strong[name],
-                self.x[name],
-                self.t[name],
-                rng=self.rng,
-                weak=weak[name][0][name] if name in weak else None,
-                weight=self.plan.guidance.weight if self.plan.guidance and name in weak else 1.0,
-            )
-        self.x = x
-        for name, (value, known) in self.known.items():
-            self.x[name] = torch.where(expand(known, value), value, self.x[name])
+    # --- network calls ----------------------------------------------------------------------------------------------
 
-    def _again(self, name: str, weak: tuple[State, State] | None) -> Callable[[Tensor, Tensor], Any]:
+    def _again(self, name: str, weak: Query | None) -> Callable[[Tensor, Tensor], Any]:
         """A second network call for one modality at another state and time; all else, the weak condition too, is as
         it was."""
         x, t = self.x, self.t
 
         def again(xi: Tensor, ti: Tensor) -> Any:
-            output = self.joint.call(self.model, {**x, name: xi}, {**t, name: ti})[name]
+            here = ({**x, name: xi}, {**t, name: ti})
             if weak is None:
-                return output
-            return output, self.joint.call(self.model, {**weak[0], name: xi}, {**weak[1], name: ti})[name]
+                return self.joint.call(self.model, *here)[name]
+            strong, other = self._ask(here, [({**weak[0], name: xi}, {**weak[1], name: ti})])
+            return strong[name], other[name]
 
         return again
 
-    def _weak(self) -> dict[str, tuple[State, State, State]]:
-        """The weak call of every guided modality: (outputs, the states, the times that the network saw).
+    def _ask(self, strong: Query, weak: list[Query], check: bool = False) -> list[State]:
+        """The outputs at the strong query and at the weak ones.
 
-        With something given, the given modalities are noised to sigma and one call serves all; with nothing given,
-        one call a guided modality noises the others to max(sigma, their time). No call and no draw where nothing is
-        guided.
+        Queries of one model are joined in pairs along the batch; where the memory does not suffice, one by one.
         """
-        guidance = self.plan.guidance
-        if guidance is None:
-            return {}
-        active = [name for name in self.plan.sampled if guidance.active(float(self.t[name].max()))]
-        if not active:
-            return {}
-        if self.held:
-            call = self._noised(self.held)
-            return dict.fromkeys(active, call)
-        return {name: self._noised(other for other in self.plan.sampled if other != name) for name in active}
+        other = self.plan.guidance.model if self.plan.guidance is not None else None
+        if other is not None:
+            found = [self.joint.call(self.model, *strong, check=check)]
+            return found + [self.joint.call(other, *query, check=check) for query in weak]
+        queries, found = [strong, *weak], []
+        for first in range(0, len(queries), 2):
+            found += self._joined(queries[first : first + 2], check)
+        return found
 
-    def _noised(self, names: Any) -> tuple[State, State, State]:
-        assert self.plan.guidance is not None  # only asked for under guidance
-        x, t = dict(self.x), dict(self.t)
-        for name in names:
-            level = self._full(name, self.plan.guidance.level(name)).maximum(self.t[name])
-            x[name] = self.joint.modalities[name].perturb(x[name], level, s=t[name], rng=self.rng).xt
-            t[name] = level
-        return self.joint.call(self.model, x, t), x, t
+    def _joined(self, queries: list[Query], check: bool) -> list[State]:
+        if len(queries) == 2 and self.joins:
+            (x, t), (y, u) = queries
+            try:
+                both = self.joint.call(self.model, _cat(x, y), _cat(t, u), check=check)
+                halves = slice(0, self.size), slice(self.size, None)
+                return [{name: output[half] for name, output in both.items()} for half in halves]
+            except torch.OutOfMemoryError:
+                self.joins = False
+        return [self.joint.call(self.model, *query, check=check) for query in queries]
+
+
+def _cat(a: State, b: State) -> State:
+    return {name: torch.cat([a[name], b[name]]) for name in a}

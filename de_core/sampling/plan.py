@@ -1,8 +1,8 @@
-"""Who is sampled and who is given: checked in full before any work."""
+"""Who is sampled, who is given, and when each moves: checked in full before any work."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,11 +12,12 @@ from torch import Tensor
 from de_core.errors import DiffuseError
 from de_core.guidance import NoisyGuidance
 from de_core.modality import expand
+from de_core.paths import Path, Steps, Synchronous
 
 if TYPE_CHECKING:
     from de_core.joint import JointProcess
 
-__all__ = ["Given", "Plan", "make_plan"]
+__all__ = ["Given", "Plan", "Round", "make_plan"]
 
 
 @attrs.frozen(eq=False)
@@ -40,29 +41,54 @@ class Given:
 
 
 @attrs.frozen(eq=False)
-class Plan:
-    """A checked request: the rows, the modalities that are sampled in order, those that are held, the guidance.
+class Round:
+    """One network call and the moves that follow it.
 
     Attributes:
-        n, steps: rows and network calls a block (without a second stage, guidance and resampling).
+        moving: who moves, in the order of the process.
+        ending: who of them takes the last move, to data.
+        weights: the weight in force of those of them that are guided.
+    """
+
+    moving: tuple[str, ...]
+    ending: frozenset[str]
+    weights: dict[str, float]
+
+
+@attrs.frozen(eq=False)
+class Plan:
+    """A checked request.
+
+    Attributes:
+        n: rows.
         sampled: the modalities that move.
         held: the modalities that are given whole.
         known: the modalities that are given in part.
+        conditions: what guidance noises: held modalities, and known parts that can be noised apart from the rest.
+        readings: name -> the clock before each round and after the last.
+        rounds: one network call each (without a second stage, guidance and resampling).
         methods: stepper by name, where it is not the default.
     """
 
     n: int
-    steps: int
     sampled: tuple[str, ...]
     held: dict[str, Given]
     known: dict[str, Given]
+    conditions: tuple[str, ...]
+    readings: dict[str, list[float]]
+    rounds: list[Round]
     methods: dict[str, str]
     guidance: NoisyGuidance | None
 
-    def passes(self, joint: JointProcess) -> int:
-        """How often each step is taken: more than once where a known part is held by replacement."""
+    def noised(self, name: str, k: int) -> bool:
+        """Whether the weak side of round ``k`` noises a modality that is sampled: sigma lies above its time."""
+        return self.guidance is not None and _above(self.guidance, name, self.readings[name][k])
+
+    def passes(self, joint: JointProcess, names: Sequence[str] | None = None) -> int:
+        """How often a step of ``names`` (all by default) is taken: more than once where a known part is replaced."""
         replaced = [g.resample for name, g in self.known.items() if joint.replaces(name)]
-        return max(replaced, default=1)
+        moving = names is None or any(name in self.known and joint.replaces(name) for name in names)
+        return max(replaced, default=1) if moving else 1
 
 
 def make_plan(
@@ -70,20 +96,19 @@ def make_plan(
     n: int,
     *,
     given: Mapping[str, Tensor | Given] | None,
-    steps: int,
+    steps: int | Mapping[str, Steps],
     methods: Mapping[str, str] | None,
     guidance: NoisyGuidance | None,
+    path: Path | None = None,
 ) -> Plan:
     """Check a request and sort it.
 
     Raises:
         DiffuseError: n or steps below 1; an unknown modality; a level outside [0, 1]; a value or ``known`` of wrong
-            shape or range; nothing left to sample; a stepper the modality lacks; guidance with no condition, or with
-            sigma below a condition's level.
+            shape or range; nothing left to sample; a stepper the modality lacks; a path that does not fit; guidance
+            with no condition, by a part that cannot be noised, or with sigma below a condition's level.
     """
-    for what, number in (("rows", n), ("steps", steps)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise DiffuseError(f"{what}: expected a whole number of at least 1, got {number!r}")
+    _check_count("rows", n)
     given = {name: g if isinstance(g, Given) else Given(g) for name, g in (given or {}).items()}
     for name, g in given.items():
         _check_given(joint, name, g, n)
@@ -98,17 +123,103 @@ def make_plan(
         if method not in joint.modalities[name].methods():
             names = ", ".join(joint.modalities[name].methods()) or "none"
             raise DiffuseError(f"modality '{name}': no stepper {method!r}; expected one of {names}")
+    conditions = (*held, *(name for name in known if not joint.replaces(name)))
     if guidance is not None:
-        if not held and len(sampled) < 2:
-            raise DiffuseError("guidance: nothing to guide by: one modality, and nothing is given")
-        for name in guidance.sigma if isinstance(guidance.sigma, Mapping) else ():
+        _check_guidance(joint, guidance, sampled, held, known, conditions)
+    readings = _readings(joint, sampled, steps, path or Synchronous())
+    weakened = guidance is not None and any(_above(guidance, name, given[name].level) for name in conditions)
+    rounds = [
+        _round(sampled, readings, k, guidance, weakened if conditions else None)
+        for k in range(len(readings[sampled[0]]) - 1)
+    ]
+    return Plan(n, sampled, held, known, conditions, readings, rounds, methods, guidance)
+
+
+def _check_count(what: str, number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise DiffuseError(f"{what}: expected a whole number of at least 1, got {number!r}")
+
+
+def _readings(
+    joint: JointProcess, sampled: Sequence[str], steps: int | Mapping[str, Steps], path: Path
+) -> dict[str, list[float]]:
+    """The path's readings, checked: equally many for all, from 1 down to 0."""
+    if isinstance(steps, Mapping):
+        for name in steps:
             joint.check_name(name)
-        for name, g in held.items():
-            if g.level > guidance.level(name):
-                raise DiffuseError(
-                    f"guidance: sigma {guidance.level(name)} is below the level {g.level} of the given '{name}'"
-                )
-    return Plan(n, steps, sampled, held, known, methods, guidance)
+        missing = [name for name in sampled if name not in steps]
+        if missing:
+            raise DiffuseError(f"steps: expected a count for '{missing[0]}' too, got {', '.join(steps) or 'none'}")
+        each = {name: steps[name] for name in sampled}
+    else:
+        each = dict.fromkeys(sampled, steps)
+    for name, count in each.items():
+        if not isinstance(count, Sequence) or isinstance(count, str):
+            _check_count(f"steps of '{name}'" if isinstance(steps, Mapping) else "steps", count)
+    if not hasattr(path, "readings"):
+        raise DiffuseError(f"path: expected a path such as Synchronous(), got {path!r}")
+    found = path.readings({name: joint.modalities[name] for name in sampled}, each)
+    rounds = {len(found[name]) for name in sampled}
+    for name in sampled:
+        t = torch.tensor(found[name])
+        if len(rounds) > 1 or t[0] != 1 or t[-1] != 0 or bool((t.diff() > 0).any()):
+            raise DiffuseError(f"path: expected readings from 1 down to 0 for '{name}', as many as for the others")
+    return found
+
+
+def _above(guidance: NoisyGuidance, name: str, t: float) -> bool:
+    """Whether sigma lies above the time of a modality."""
+    level = guidance.level(name)
+    return level is not None and level > t
+
+
+def _round(
+    sampled: Sequence[str],
+    readings: Mapping[str, list[float]],
+    k: int,
+    guidance: NoisyGuidance | None,
+    weakened: bool | None,
+) -> Round:
+    """Round ``k``. A modality is guided where its weight is not 1 and the weak call differs from the strong one: by
+    its model, by a condition (``weakened``; None where nothing is given) or by another sampled modality."""
+    moving = tuple(name for name in sampled if readings[name][k + 1] != readings[name][k])
+    ending = frozenset(name for name in moving if readings[name][k + 1] == 0)
+    if guidance is None:
+        return Round(moving, ending, {})
+    noised = {name for name in sampled if _above(guidance, name, readings[name][k])}
+    weights = {name: guidance.weight_at(name, readings[name][k]) for name in moving}
+    differs = {
+        name: guidance.model is not None or (bool(noised - {name}) if weakened is None else weakened) for name in moving
+    }
+    return Round(moving, ending, {name: w for name, w in weights.items() if w != 1 and differs[name]})
+
+
+def _check_guidance(
+    joint: JointProcess,
+    guidance: NoisyGuidance,
+    sampled: Sequence[str],
+    held: Mapping[str, Given],
+    known: Mapping[str, Given],
+    conditions: Sequence[str],
+) -> None:
+    for option in (guidance.weight, guidance.sigma):
+        for name in option if isinstance(option, Mapping) else ():
+            joint.check_name(name)
+    stuck = [name for name in known if joint.replaces(name)]
+    named = guidance.sigma if isinstance(guidance.sigma, Mapping) else ()
+    alone = guidance.model is None and not conditions and len(sampled) < 2
+    for name in stuck:
+        if alone or name in named:
+            raise DiffuseError(
+                f"guidance: the known part of '{name}' runs under one clock with the rest and cannot be noised apart "
+                "from it; declare the modality elementwise"
+            )
+    if alone:
+        raise DiffuseError("guidance: nothing to guide by: one modality, and nothing is given")
+    for name, g in held.items():
+        level = guidance.level(name)
+        if level is not None and level < g.level:
+            raise DiffuseError(f"guidance: sigma {level} is below the level {g.level} of the given '{name}'")
 
 
 def _check_given(joint: JointProcess, name: str, g: Given, n: int) -> None:
@@ -128,10 +239,7 @@ def _check_given(joint: JointProcess, name: str, g: Given, n: int) -> None:
         kind, came = "floating" if floating else "int64", str(g.value.dtype).removeprefix("torch.")
         raise DiffuseError(f"modality '{name}': expected the given value as {kind}, got {came}")
     if g.known is None:
-        if g.level == 0:
-            joint.validate_one(name, g.value)
-        elif not bool(g.value.isfinite().all()):
-            raise DiffuseError(f"modality '{name}': expected finite numbers in the given value, got NaN or infinite")
+        joint.validate_one(name, g.value, noised=g.level > 0)
         return
     if g.level != 0:
         raise DiffuseError(f"modality '{name}': a partly known value is clean, expected level 0, got {g.level}")

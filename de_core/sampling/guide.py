@@ -1,0 +1,86 @@
+"""The weak side of guidance: what the weak calls of one block see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from de_core.modality import expand
+from de_core.sampling.plan import Plan
+
+if TYPE_CHECKING:
+    from de_core.joint import JointProcess
+
+__all__ = ["Guide", "Query", "State"]
+
+State = dict[str, Tensor]
+Query = tuple[State, State]
+"""What one network call sees: states and times by name."""
+
+
+class Guide:
+    """Makes the weak queries of one block.
+
+    With something given, every condition is noised from its level to sigma, and one query serves all. With nothing
+    given, one query a guided modality shows it the other sampled ones at max(sigma, their time); a modality is noised
+    once a round, for all of them.
+
+    Args:
+        known: name -> (block, *element) bool: which elements of a partly given modality are known.
+        stream: name -> a new generator for the noise of that modality, the same at every call.
+    """
+
+    def __init__(
+        self, joint: JointProcess, plan: Plan, known: dict[str, Tensor], stream: Callable[[str], torch.Generator]
+    ) -> None:
+        assert plan.guidance is not None  # without guidance there is no guide
+        self.joint, self.plan, self.guidance, self.known, self.stream = joint, plan, plan.guidance, known, stream
+        self._streams: dict[str, torch.Generator] = {}
+        self._frozen: dict[str, Tensor] = {}
+
+    def queries(self, names: Sequence[str], k: int, x: State, t: State) -> tuple[list[Query], dict[str, int]]:
+        """The weak queries of round ``k`` for the guided ``names``, and which of them serves each name."""
+        whole, when = dict(x), dict(t)
+        if self.plan.conditions:
+            for name in self.plan.conditions:
+                self._condition(name, whole, when)
+            return [(whole, when)], dict.fromkeys(names, 0)
+        noised = [name for name in self.plan.sampled if self.plan.noised(name, k) and (*names,) != (name,)]
+        if not noised:  # another model, at the same states and times
+            return [(whole, when)], dict.fromkeys(names, 0)
+        for name in noised:
+            when[name] = t[name].clamp_min(self.guidance.level(name) or 0.0)
+            whole[name] = self._perturb(name, x[name], when[name], t[name])
+        found = [({**whole, name: x[name]}, {**when, name: t[name]}) for name in names]
+        return found, {name: index for index, name in enumerate(names)}
+
+    def _condition(self, name: str, x: State, t: State) -> None:
+        """Noise one condition in place: all of a held modality, the known elements of another.
+
+        A modality that holds its known elements under one clock for all (masked) keeps that clock.
+        """
+        level, known, start = self.guidance.level(name), self.known.get(name), t[name]
+        if level is None:
+            return
+        if known is None:
+            later = torch.full_like(start, level)
+        elif name in self.joint.elementwise:
+            later = torch.where(known, level, start)
+        else:
+            start, later = torch.zeros_like(start), torch.full_like(start, level)
+        noised = self._frozen.get(name)
+        if noised is None:
+            noised = self._perturb(name, x[name], later, start)
+        if self.guidance.renoise == "frozen":
+            self._frozen[name] = noised
+        x[name] = noised if known is None else torch.where(expand(known, noised), noised, x[name])
+        t[name] = t[name] if known is not None and name not in self.joint.elementwise else later
+
+    def _perturb(self, name: str, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The forward kernel s -> t with the modality's own random numbers: fresh ones, or those of the first time."""
+        if name not in self._streams or self.guidance.renoise == "frozen":
+            self._streams[name] = self.stream(name)
+        return self.joint.modalities[name].perturb(x, t, s=s, rng=self._streams[name]).xt
