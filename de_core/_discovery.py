@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 
 import attrs
@@ -19,6 +20,7 @@ __all__ = ["BUILTIN", "Found", "PluginRecord", "discover", "incompatibility", "n
 
 GROUP = "diffuse_everything.plugins"
 BUILTIN = "diffuse-everything"
+_LONGEST = 1000  # characters of a plugin's own words
 
 
 @attrs.frozen
@@ -75,7 +77,7 @@ def discover() -> Found:
     mode, allowed = _policy(setting)
     records: list[PluginRecord] = []
     matched: set[str] = set()
-    for distribution, version, location, entry_points in _distributions():
+    for distribution, version, location, entry_points in list(_distributions()):  # before a plugin touches sys.path
         for entry_point in entry_points:
             broken_file = isinstance(entry_point, Exception)
             name = "entry_points.txt" if broken_file else entry_point.name
@@ -103,9 +105,9 @@ def _distributions() -> Iterator[tuple[str, str, str, list[importlib.metadata.En
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
         try:
-            if GROUP not in (distribution.read_text("entry_points.txt") or ""):
+            if not _has_plugins(distribution):
                 continue
-            name, version = _normal(distribution.metadata["Name"]), distribution.version
+            name, version = _normal(distribution.metadata["Name"]), distribution.metadata.get_all("Version", [""])[0]
             location = str(distribution.locate_file(""))
         except Exception:  # a half-removed distribution has no name to report it under
             continue
@@ -116,9 +118,17 @@ def _distributions() -> Iterator[tuple[str, str, str, list[importlib.metadata.En
         try:  # a dict, because an entry point may be listed twice: what counts is (distribution, name, value)
             found = {(e.name, e.value): e for e in distribution.entry_points if e.group == GROUP}
             entry_points = list(found.values())
-        except Exception as error:  # the file has a line that is no entry point
+        except Exception as error:  # the file has a line that is no entry point, or is no text
             entry_points = [error]
         yield name, version, location, entry_points
+
+
+def _has_plugins(distribution: importlib.metadata.Distribution) -> bool:
+    """Whether its entry points name our group; a file that is no text is looked at as it is."""
+    try:
+        return GROUP in (distribution.read_text("entry_points.txt") or "")
+    except UnicodeDecodeError as error:
+        return GROUP.encode() in error.object
 
 
 def _ask(plugin: PluginRecord, entry_point: importlib.metadata.EntryPoint | Exception) -> list[PluginRecord]:
@@ -126,7 +136,8 @@ def _ask(plugin: PluginRecord, entry_point: importlib.metadata.EntryPoint | Exce
     try:
         if isinstance(entry_point, Exception):
             raise entry_point
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is the host's: `--json` promises one object on it
+        # stdout is the host's: `--json` promises one object on it; so are the filters that its warnings go through
+        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
             infos = _describe(entry_point.load())
     except KeyboardInterrupt:
         raise
@@ -158,11 +169,12 @@ def _describe(module: object) -> list[ComponentInfo]:
         answers = caller()
         answer = answers[0] if answers else None  # pluggy drops None
         wanted = HOOKS[name]
-        if not isinstance(answer, list):
+        if type(answer) is not list:
             raise PluginError(f"hook {name}: expected a list of {wanted.__name__}, got {type(answer).__name__}")
         for item in answer:
-            if not isinstance(item, wanted):
+            if type(item) is not wanted:
                 raise PluginError(f"hook {name}: expected {wanted.__name__} in the list, got {type(item).__name__}")
+            attrs.validate(item)  # again, because a constructor can be gone around
         infos += answer
     return infos
 
@@ -196,10 +208,14 @@ def incompatibility(info: ComponentInfo) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    """The error in one line, whatever its ``__str__`` does."""
+    """The error in one printable line of bounded length, whatever its ``__str__`` does."""
     try:
-        text = " ".join(str(error).split())
-    except Exception:
+        words = " ".join(str(error).split())
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words[:_LONGEST])
+        text += "..." if len(words) > _LONGEST else ""
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 

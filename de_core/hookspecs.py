@@ -64,8 +64,8 @@ def _check_api_version(info: ComponentInfo, _: Any, value: object) -> None:
 
 
 def _check_summary(info: ComponentInfo, _: Any, value: object) -> None:
-    if not isinstance(value, str):
-        raise DiffuseError(f"{info.kind} {info.name!r}: expected summary as a string, got {value!r}")
+    if not isinstance(value, str) or not value.isprintable():
+        raise DiffuseError(f"{info.kind} {info.name!r}: expected summary as one printable line, got {value!r}")
 
 
 def _check_capabilities(info: ComponentInfo, _: Any, value: object) -> None:

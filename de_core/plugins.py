@@ -303,7 +303,7 @@ def _resolve(record: PluginRecord) -> Any:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             found = _import_target(record.info.target)
-            _check_object(record.kind, record.info.target, found)
+            _check_object(record.info, found)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -323,16 +323,19 @@ def _import_target(target: str) -> Any:
     return found
 
 
-def _check_object(kind: str, target: str, found: object) -> None:
-    if kind != "modality":
+def _check_object(info: ComponentInfo, found: object) -> None:
+    """Whether it is what its description says."""
+    if info.kind != "modality":
         return
     from de_core.modality import Modality  # here, because the host must be light to import
 
     if not (isinstance(found, type) and issubclass(found, Modality)):
-        raise TypeError(f"{target}: expected a subclass of de_core.modality.Modality, got {found!r}")
+        raise TypeError(f"{info.target}: expected a subclass of de_core.modality.Modality, got {found!r}")
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
-        raise TypeError(f"{target}: the class lacks {missing}")
+        raise TypeError(f"{info.target}: the class lacks {missing}")
+    if more := ", ".join(sorted(info.capabilities - found.capabilities)):
+        raise TypeError(f"{info.target}: the plugin describes capabilities that the class does not declare: {more}")
 
 
 def _failure(record: PluginRecord) -> PluginError:

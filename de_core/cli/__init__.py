@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -21,6 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
 import de_core
+from de_core._discovery import sentence
 from de_core.errors import DiffuseError, PluginError
 from de_core.plugins import BUILTIN, PluginWarning, get_component, plugin_records
 
@@ -29,7 +31,7 @@ __all__ = ["Command", "main"]
 
 _CORE = {
     "inspect": ("show what an artifact directory holds", "de_core.cli.inspect"),
-    "plugins": ("list the plugins, show or check one", "de_core.cli.plugins"),
+    "plugins": ("list the plugins, show or check one, write a new one", "de_core.cli.plugins"),
 }
 
 
@@ -57,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments or os.environ.get("DE_DEBUG", "") not in ("", "0")
     arguments = [argument for argument in arguments if argument != "--debug"]
     selected = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a plugin's words may lie outside the terminal's alphabet
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -100,9 +104,9 @@ def _run(arguments: list[str], selected: str) -> int:
         args = parser.parse_args(arguments)
     except SystemExit as stop:  # --help and --version
         return int(stop.code or 0)
-    code = _blaming(selected, command.run, args) if command is not None else 0
+    code = _blaming(selected, lambda: int(command.run(args) or 0)) if command is not None else 0
     sys.stdout.flush()
-    return int(code or 0)
+    return code
 
 
 def _load(selected: str, known: list[str]) -> Command:
@@ -132,7 +136,7 @@ def _blaming(name: str, call: Callable[..., Any], *args: Any) -> Any:
         if isinstance(error, Exception) and (owner is None or owner.distribution == BUILTIN):
             raise
         who = owner.origin if owner else "diffuse-everything"
-        raise PluginError(f"command {name!r} of {who} failed: {type(error).__name__}: {error}") from error
+        raise PluginError(f"command {name!r} of {who} failed: {sentence(error)}") from error
 
 
 def _fail(sentence: str, code: int, debug: bool) -> int:

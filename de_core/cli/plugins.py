@@ -1,19 +1,23 @@
-"""``diffuse plugins [list | show NAME | check NAME]``."""
+"""``diffuse plugins [list | show NAME | check NAME | new NAME]``."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import json
+import shlex
+import sys
 from typing import Any
 
 from de_core import plugins
+from de_core._discovery import sentence
+from de_core.cli.new import SUMMARIES, write_plugin
 from de_core.errors import DiffuseError, PluginError
 from de_core.plugins import PluginRecord
 
 __all__ = ["add_arguments", "run"]
 
-LEVELS = ("contract", "law", "numerics")
+LEVELS = ("contract", "law", "numerics")  # the kit's own; a test holds the two together
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,17 +26,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="every plugin, with its status (the default)")
     show = actions.add_parser("show", help="all that is known of one")
     check = actions.add_parser("check", help="run the conformance checks on a modality")
+    new = actions.add_parser("new", help="write a plugin that works, with its tests, to make your own of")
+    new.add_argument("name", metavar="NAME", help="what its modality is called; the distribution is called de-NAME")
+    new.add_argument("--kind", required=True, choices=SUMMARIES, help="the kind of its state space")
+    new.add_argument("--out", metavar="DIR", help="the directory to make (default: de-NAME)")
     for action in (show, check):
         action.add_argument("name", metavar="NAME", help="a name, or a key such as de-torus:torus")
     check.add_argument("--level", choices=LEVELS, help="only the checks of this level")
-    for action in (parser, listing, show, check):
+    for action in (parser, listing, show, check, new):
         # SUPPRESS: what stands before the action must not be undone by the action's own default
         action.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object on stdout")
 
 
 def run(args: argparse.Namespace) -> int:
-    """List, show or check."""
+    """List, show, check or write."""
     as_json = getattr(args, "json", False)
+    if args.action == "new":
+        return _new(args.name, args.kind, args.out, as_json)
     if args.action == "check":
         return _check(args.name, args.level, as_json)
     if args.action == "show":
@@ -62,19 +72,35 @@ def _show(name: str, as_json: bool) -> int:
         print(_json(matching()))
     else:
         print("\n\n".join(_card(record) for record in matching()))
+    plugins.check_strict()
     return 0
 
 
 def _check(name: str, level: str | None, as_json: bool) -> int:
+    from de_core.testing import check_named  # here, because listing plugins must stay quick
+
     try:
-        from de_core.testing import check_named  # pyright: ignore[reportAttributeAccessIssue]  # comes with the kit
-    except ImportError as error:
-        raise DiffuseError(
-            f"plugins check needs the conformance kit: pip install 'diffuse-everything[testing]' ({error})"
-        ) from error
-    report = check_named(name, level)
+        with contextlib.redirect_stdout(sys.stderr):  # what a stranger's code prints is no part of the report
+            report = check_named(name, level)
+    except (KeyboardInterrupt, DiffuseError, PluginError):
+        raise
+    except BaseException as error:  # SystemExit too: a modality that exits has not passed
+        raise PluginError(f"modality {name!r} cannot be checked: {sentence(error)}") from error
     print(json.dumps(report.to_dict()) if as_json else report.to_text())
     return 0 if report.ok else 1
+
+
+def _new(name: str, kind: str, out: str | None, as_json: bool) -> int:
+    path = write_plugin(name, kind, out)
+    if as_json:
+        print(json.dumps({"path": str(path), "name": name, "kind": kind}))
+        return 0
+    here = path.resolve()
+    print(f"{path}: a plugin with the modality {name!r}, {SUMMARIES[kind]}. It works:")
+    print(f"  python -m pip install -e {shlex.quote(f'{here}[testing]')}")
+    print(f"  diffuse plugins check {name}")
+    print(f"  python -m pytest {shlex.quote(str(here))}")
+    return 0
 
 
 def _facts(record: PluginRecord) -> dict[str, Any]:
