@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.metadata
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,22 @@ from pathlib import Path
 
 from de_core.plugins import refresh
 
-__all__ = ["fake_distribution"]
+__all__ = ["fake_distribution", "nothing_installed"]
+
+_folders: set[str] = set()  # where the fake distributions lie that are installed now
+
+
+@contextlib.contextmanager
+def nothing_installed() -> Iterator[None]:
+    """Inside the context the plugin host finds no distribution but those of ``fake_distribution``."""
+    real = importlib.metadata.distributions
+    importlib.metadata.distributions = lambda: (d for d in real() if str(d.locate_file("")) in _folders)
+    refresh()
+    try:
+        yield
+    finally:
+        importlib.metadata.distributions = real
+        refresh()
 
 
 @contextlib.contextmanager
@@ -48,13 +64,15 @@ def fake_distribution(
         (info / "entry_points.txt").write_text(entry_points)
         tops = {module.partition(".")[0] for module in modules}
         hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if key.partition(".")[0] in tops}
+        _folders.add(folder)
         sys.path.insert(0, folder)
         importlib.invalidate_caches()
         refresh()
         try:
             yield root
         finally:
-            sys.path.remove(folder)
+            _folders.remove(folder)
+            sys.path[:] = [entry for entry in sys.path if entry != folder]
             for key in [key for key in sys.modules if key.partition(".")[0] in tops]:
                 del sys.modules[key]
             sys.modules.update(hidden)

@@ -1,0 +1,188 @@
+"""Law: guidance. Its identities, and that it mixes differences of log beta."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from de_core.generator import JumpGenerator
+from de_core.modality import rows
+from de_core.testing.case import SIGMAS, Case, zscore
+from de_core.testing.checks.forward import states_of
+from de_core.testing.checks.reverse import exact_methods
+from de_core.testing.report import Skipped, check, require
+
+__all__ = ["CHECKS"]
+
+
+@check("guidance_identities", "law", spec="5. Joint process, guidance")
+def guidance_identities(case: Case) -> str:
+    """Weight 1 is no guidance, weight 0 is the weak model, and equal outputs guide nowhere at any weight; for every
+    stepper and for finish."""
+    m, n = case.m, 64
+    z = case.noised(n, case.times[1], "identities")
+    strong, weak = case.output(n, "identities", scale=0.5), case.output(n, "identities", "weak", scale=0.5)
+
+    def move(method: str | None, a: Tensor, b: Tensor | None, weight: float) -> Tensor:
+        if method == "finish":
+            return m.finish(a, z.xt, z.t, rng=3, weak=b, weight=weight)
+        again = (lambda x, t: (a, b)) if b is not None else (lambda x, t: a)
+        return m.step(a, z.xt, z.t, 0.8 * z.t, rng=3, method=method, weak=b, weight=weight, again=again)[0]
+
+    for method in (None, *m.methods(), "finish"):
+        pairs = {
+            "weight 1 is not the unguided": (move(method, strong, weak, 1.0), move(method, strong, None, 1.0)),
+            "weight 0 is not the weak model": (move(method, strong, weak, 0.0), move(method, weak, None, 1.0)),
+            "equal outputs guide at weight 2.5": (move(method, strong, strong, 2.5), move(method, strong, None, 1.0)),
+        }
+        for what, (a, b) in pairs.items():
+            # rounding may carry a draw over the edge of a class: one in a thousand would be far more than it does
+            same = torch.isclose(a.double(), b.double(), rtol=1e-6, atol=1e-7).double().mean()
+            require(float(same) > 0.99, f"{method or 'default'}: {what}: {1 - float(same):.1%} of the state differs")
+    return f"{1 + len(m.methods())} steppers and finish"
+
+
+@check("guidance_mixes_scores", "law", needs=("generator",), spec="5. Joint process, guidance")
+def guidance_mixes_scores(case: Case) -> str:
+    """Guidance at weight w has the score w s_strong + (1 - w) s_weak. Diffusions: half-way between two outputs the mean
+    move is half-way; chains: jumps go to y in proportion to R_strong^w R_weak^(1-w). finish likewise: where it draws
+    among few states, in proportion to p_strong^w p_weak^(1-w)."""
+    pattern = case.output(1, "mixes").sign() * 1.5
+    for method in exact_methods(case):
+        if case.floating:
+            _affine(case, pattern, method)
+        else:
+            _geometric(case, method)
+    return f"{', '.join(k or 'default' for k in exact_methods(case))}; finish: {_last(case)}"
+
+
+def _step(case: Case, x: Tensor, t: float, s: float, method: str | None) -> Callable[..., Tensor]:
+    n = len(x)
+    now, ahead = (torch.full((n,), r, dtype=torch.float64) for r in (t, s))
+
+    def move(strong: Tensor, weak: Tensor | None = None, weight: float = 1.0, seed: int | str = 0) -> Tensor:
+        a = strong.expand(n, *case.m.output_shape)
+        b = None if weak is None else weak.expand(n, *case.m.output_shape)
+        again = (lambda x, t: (a, b)) if b is not None else (lambda x, t: a)
+        rng = case.rng("mixes", method or "default", seed)
+        return case.m.step(a, x, now, ahead, rng=rng, method=method, weak=b, weight=weight, again=again)[0]
+
+    return move
+
+
+def _affine(case: Case, pattern: Tensor, method: str | None) -> None:
+    n, t = case.count(20_000), case.times[1]
+    grid = [float(r) for r in case.m.grid(64)]
+    below = [r for r in grid if r < t]
+    s = below[0] if below else 0.98 * t
+    x = case.noised(n, t, "mixes").xt
+    move = _step(case, x, t, s, method)
+    strong, weak = move(pattern), move(-pattern)
+    half = move(pattern, -pattern, 0.5)
+    spread = float((strong - weak).abs().mean())
+    off = rows(half - 0.5 * (strong + weak)).double()
+    # a step is affine in the score up to its length, a few percent
+    gap = zscore(off.mean(0), off.std(0) / n**0.5, 0.04 * spread)
+    require(
+        gap < SIGMAS,
+        f"{method or 'default'}: at weight .5 the mean move is {float(off.mean(0).abs().max()):.3g} off the middle of "
+        f"the two outputs' moves, which lie {spread:.3g} apart (bound 4 % of that and {SIGMAS:g} standard errors)",
+    )
+
+
+def _geometric(case: Case, method: str | None) -> None:
+    m, t = case.m, case.times[2]
+    when = torch.full((1,), t, dtype=torch.float64)
+    strong, weak = (case.output(1, "mixes", j, scale=1.5) for j in (0, 1))
+    x = case.noised(64, t, "mixes").xt
+    generator = m.generator(when)
+    if not isinstance(generator, JumpGenerator):
+        raise Skipped("neither a diffusion nor a chain")
+    into = generator.neighbours(x)[2]
+    k = int((into > 0).sum(1).argmax())  # the state with most ways to go
+    x, into = x[k : k + 1], into[k : k + 1]
+    y = generator.neighbours(x)[0]
+    used = into[0] > 0
+    if int(used.sum()) < 2:
+        raise Skipped("the states have fewer than two ways to go")
+    n = max(10_000, min(200_000, 10_000_000 // rows(y, 2)[0].numel()))
+    logs = [m.score(o, x, when)[0].double() for o in (strong, weak)]
+    for weight in (0.5, 2.0):
+        mixed = into[0].log() + weight * logs[0] + (1 - weight) * logs[1]
+        rates = torch.where(used, mixed.exp(), 0.0)
+        law = rates / rates.sum()
+        plain = max(float(torch.where(used, into[0] * log.exp(), 0.0).sum()) for log in logs)
+        h = 0.03 / max(float(rates.sum()), plain, 1e-9)
+        moved = _step(case, x.expand(n, *m.event_shape), t, t - min(h, 0.1 * t), method)(strong, weak, weight, "w")
+        hit = (moved.reshape(n, 1, -1) == y[0].reshape(1, len(law), -1)).all(2).double().sum(0)
+        hit = torch.where((y[0] == x).reshape(len(law), -1).all(1), 0.0, hit)  # padding
+        jumps = float(hit.sum())
+        if jumps < 200:
+            continue
+        share = hit / jumps
+        # a jump in a step of total chance .03 is the only one but for one case in thirty; rates move over a tenth of t
+        gap = zscore(share - law, (law * (1 - law) / jumps).sqrt(), 0.01 + 0.04 * law)
+        require(
+            gap < SIGMAS,
+            f"{method or 'default'}: at weight {weight:g} jumps go to the neighbours with shares "
+            f"{[round(v, 3) for v in share[used].tolist()][:6]}, expected "
+            f"{[round(v, 3) for v in law[used].tolist()][:6]}",
+        )
+
+
+def _last(case: Case) -> str:
+    """The last move under guidance, from one state where it draws, from many where it does not."""
+    m, n, t = case.m, 100_000, case.times[2]
+    strong, weak = (case.output(1, "last", j, scale=1.5) for j in (0, 1))
+    one = case.noised(1, t, "last").xt
+
+    def finish(x: Tensor, when: float, a: Tensor, b: Tensor | None, weight: float, seed: int) -> Tensor:
+        wide = [None if o is None else o.expand(len(x), *m.output_shape) for o in (a, b)]
+        t = torch.full((len(x),), when, dtype=torch.float64)
+        return m.finish(wide[0], x, t, rng=case.rng("last", seed), weak=wide[1], weight=weight)  # type: ignore[arg-type]
+
+    few = finish(one.expand(500, *m.event_shape), t, strong, None, 1.0, 0)
+    if len(few.unique(dim=0)) == 1 or (case.floating and torch.allclose(few, few[:1], atol=1e-9)):
+        t = float(m.grid(64)[-1])
+        x = case.noised(400, t, "last", "many").xt
+        ends = [
+            rows(finish(x, t, a, b, w, 1)) for a, b, w in ((strong, None, 1.0), (weak, None, 1.0), (strong, weak, 0.5))
+        ]
+        spread = float((ends[0] - ends[1]).abs().sum(1).median())
+        off = float((ends[2] - 0.5 * (ends[0] + ends[1])).abs().sum(1).median())
+        # affine in the score up to the move's length, which is small from the last reading
+        require(off < 0.05 * spread + 1e-9, f"finish: at weight .5 it is {off / spread:.1%} off the middle (bound 5 %)")
+        return "affine"
+    states = few.unique(dim=0)
+    if len(states) > 40 or (states_of(case) is None and not case.floating):
+        return "draws among many states, not held"
+    x = one.expand(n, *m.event_shape)
+    ends = [
+        finish(x, t, a, b, w, j)
+        for j, (a, b, w) in enumerate(((strong, None, 1.0), (weak, None, 1.0), (strong, weak, 0.5)))
+    ]
+    states = torch.cat(ends).unique(dim=0)
+    counts = [(rows(e)[:, None] == rows(states)).all(2).double().sum(0) for e in ends]
+    seen = (counts[0] >= 50) & (counts[1] >= 50)
+    if int(seen.sum()) < 2:
+        return "nothing both models draw"
+    # among the states that both draw: log shares are half-way, each with the error 1/count of the logs that it is from
+    want = 0.5 * (counts[0] + 1e-9).log() + 0.5 * (counts[1] + 1e-9).log()
+    got = (counts[2] + 0.5).log()
+    off = torch.where(seen, got - want, 0.0)
+    error = (0.25 / counts[0].clamp_min(1) + 0.25 / counts[1].clamp_min(1) + 1 / counts[2].clamp_min(1)).sqrt()
+    best = int(torch.where(seen, counts[2], 0.0).argmax())
+    gap = zscore((off - off[best])[seen], (error + error[best])[seen], 0.02)
+    shares = (counts[2] / counts[2].sum())[seen].tolist()
+    true = (want.exp() / want.exp()[seen].sum())[seen].tolist()
+    require(
+        gap < SIGMAS,
+        f"finish: at weight .5 classes are drawn with shares {[round(v, 3) for v in shares][:6]}, expected "
+        f"{[round(v, 3) for v in true][:6]}",
+    )
+    return f"geometric over {int(seen.sum())} states"
+
+
+CHECKS = (guidance_identities, guidance_mixes_scores)
