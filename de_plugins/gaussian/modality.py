@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,16 +14,25 @@ from de_core.families import Diffusion
 from de_core.generator import DiffusionGenerator, rows
 from de_core.modality import Again, Noised, Output, expand, times
 from de_core.rng import Rng, as_generator
-from de_core.sampling.steppers import euler, heun
+from de_core.sampling.steppers import Move, euler, heun
 from de_core.schedule import path_schedule
 from de_plugins.gaussian.ancestral import ancestral
+from de_plugins.gaussian.churn import churn
 from de_plugins.gaussian.dpm_solver import dpm_solver
+from de_plugins.gaussian.heun_paper import heun_paper
+from de_plugins.gaussian.predictions import LEAST_ALPHA, PREDICTIONS, convert
 
 __all__ = ["Gaussian"]
 
-_PREDICTIONS = ("v", "x0", "eps", "score")
 _OBJECTIVES = ("elbo", "simple", "paper-tabular", "paper-text-image")
-_RATE_CAP = 1e-4  # alpha at which the rate of the noise and score forms stops growing, where alpha(1) = 0
+_STEPPERS: dict[str, Callable[[Move[Gaussian]], tuple[Tensor, Any]]] = {
+    "dpm_solver": dpm_solver,
+    "euler": lambda m: (euler(m.modality, m.output, m.xt, m.t, m.s), None),
+    "heun": lambda m: (heun(m.modality, m.output, m.xt, m.t, m.s, again=m.again, weight=m.weight), None),
+    "heun_paper": heun_paper,
+    "ancestral": ancestral,
+    "churn": churn,
+}
 
 
 class Gaussian(Diffusion):
@@ -47,10 +57,11 @@ class Gaussian(Diffusion):
     """
 
     capabilities = frozenset({"generator", "density", "elementwise", "likelihood", "implicit", "ode"})
+    inexact = frozenset({"heun_paper"})
 
     def __init__(self, event_shape: tuple[int, ...], schedule: str = "cosine", prediction: str = "v") -> None:
-        if prediction not in _PREDICTIONS:
-            raise DiffuseError(f"prediction: expected one of {', '.join(_PREDICTIONS)}, got {prediction!r}")
+        if prediction not in PREDICTIONS:
+            raise DiffuseError(f"prediction: expected one of {', '.join(PREDICTIONS)}, got {prediction!r}")
         self.event_shape = self.element_shape = self.output_shape = tuple(int(n) for n in event_shape)
         self.schedule, self.prediction = schedule, prediction
         self.path = path_schedule(schedule)
@@ -90,6 +101,11 @@ class Gaussian(Diffusion):
         xt = expand(alpha, x).to(x.dtype) * x + expand(sigma, x).to(x.dtype) * eps
         return Noised(x, self.stay(xt, x, t, s), s, t, {"eps": eps})
 
+    def signal(self, t: Tensor) -> Tensor:
+        """alpha^2/(alpha^2 + sigma^2): E[x_0 | x_t] for x_0 ~ N(0, 1) has this variance."""
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        return alpha**2 / (alpha**2 + sigma**2)
+
     def generator(self, t: Tensor | float) -> DiffusionGenerator:
         when = torch.as_tensor(t)
         when = when if when.is_floating_point() else when.to(torch.get_default_dtype())
@@ -114,29 +130,8 @@ class Gaussian(Diffusion):
     # --- what a network says ----------------------------------------------------------------------------------------
 
     def convert(self, output: Output, xt: Tensor, t: Tensor, to: str, source: str | None = None) -> Tensor:
-        """One parameterisation as another, at (x_t, t), t > 0: ``source`` (this modality's own by default) to ``to``.
-
-        x0 = (alpha x - sigma n v)/n^2 = (x - sigma eps)/alpha; eps = (sigma x + alpha n v)/n^2 = (x - alpha x0)/sigma =
-        -sigma score. Dividing by alpha is capped at 1e-4 where alpha vanishes (eps and score outputs at t = 1).
-        """
-        source = source or self.prediction
-        if source == to:
-            return output
-        t = times(t, xt)
-        alpha, sigma = expand(self.path.alpha(t), xt), expand(self.path.sigma(t), xt)
-        norm = (alpha**2 + sigma**2).sqrt()
-        if source == "v":
-            x0, eps = (alpha * xt - sigma * norm * output) / norm**2, (sigma * xt + alpha * norm * output) / norm**2
-        elif source == "x0":
-            x0, eps = output, (xt - alpha * output) / sigma.clamp_min(1e-12)
-        else:
-            eps = output if source == "eps" else -sigma * output
-            x0 = (xt - sigma * eps) / alpha.clamp_min(_RATE_CAP)
-        if to == "x0":
-            return x0
-        if to == "eps":
-            return eps
-        return -eps / sigma.clamp_min(1e-12) if to == "score" else (alpha * eps - sigma * x0) / norm
+        """One prediction as another, at (x_t, t), t > 0: ``source`` (this modality's own by default) to ``to``."""
+        return convert(self.path, output, xt, t, to, source or self.prediction)
 
     def score(self, output: Output, xt: Tensor, t: Tensor) -> Tensor:
         return self.convert(output, xt, t, "score")
@@ -170,7 +165,7 @@ class Gaussian(Diffusion):
         if objective == "elbo":
             # r alpha^2, finite where alpha = 0
             rate = alpha**2 * self.path.sigma_dot(t) / sigma - alpha * self.path.alpha_dot(t)
-            capped = rate / alpha.clamp_min(_RATE_CAP) ** 2
+            capped = rate / alpha.clamp_min(LEAST_ALPHA) ** 2
             weight = {"v": rate / norm2, "x0": rate / sigma**2, "eps": capped, "score": capped * sigma**2}[
                 self.prediction
             ]
@@ -184,7 +179,7 @@ class Gaussian(Diffusion):
     # --- the reverse process ----------------------------------------------------------------------------------------
 
     def methods(self) -> tuple[str, ...]:
-        return ("dpm_solver", "euler", "heun", "ancestral")
+        return tuple(_STEPPERS)
 
     def velocity(self, output: Output, xt: Tensor, t: Tensor) -> Tensor:
         """alpha' x0_hat + sigma' eps_hat: the probability flow, finite at t = 1."""
@@ -206,20 +201,22 @@ class Gaussian(Diffusion):
         again: Again | None = None,
         carry: Any = None,
     ) -> tuple[Tensor, Any]:
+        """Each stepper's law is in its own file. Guidance mixes outputs linearly, as it does scores.
+
+        - "dpm_solver" (default): DPM-Solver++(2M), second order in the log signal-to-noise ratio, one call.
+        - "euler", "heun": the probability flow, first and second order; Heun calls the network twice.
+        - "heun_paper": Heun's step as the poster prints it, first order.
+        - "ancestral": a draw of q(x_s | x_t, x_0 = x0_hat), first order.
+        - "churn": Heun's step beyond s and noise back up to it, second order, two calls.
+        """
         method = method or "dpm_solver"
-        t, s = times(t, xt), times(s, xt)
-        output = self.blend(output, weak, weight)
-        if method == "euler":
-            return self.stay(euler(self, output, xt, t, s), xt, t, s), None
-        if method == "heun":
-            return self.stay(heun(self, output, xt, t, s, again=again, weight=weight), xt, t, s), None
-        x0 = self.convert(output, xt, t, "x0")
-        if method == "ancestral":
-            return self.stay(ancestral(self.path, x0, xt, t, s, as_generator(rng, xt.device)), xt, t, s), None
-        if method == "dpm_solver":
-            moved = dpm_solver(self.path, x0, xt, t, s, carry)
-            return self.stay(moved, xt, t, s), (x0, t)
-        raise DiffuseError(f"gaussian: no stepper {method!r}; expected one of {', '.join(self.methods())}")
+        if method not in _STEPPERS:
+            raise DiffuseError(f"gaussian: no stepper {method!r}; expected one of {', '.join(_STEPPERS)}")
+        t, s, output = times(t, xt), times(s, xt), self.blend(output, weak, weight)
+        draw = as_generator(rng, xt.device)
+        move = Move(self, method, output, xt, t, s, draw, weight=weight, again=again, carry=carry)
+        moved, carry = _STEPPERS[method](move)
+        return self.stay(moved, xt, t, s), carry
 
     def finish(
         self, output: Output, xt: Tensor, t: Tensor, *, rng: Rng, weak: Output | None = None, weight: float = 1.0

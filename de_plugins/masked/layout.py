@@ -10,10 +10,12 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from de_core.families.jump import categorical, guided_log_probs
+from de_core.families.jump import guided_log_probs, inverse_cdf
 from de_core.rng import fork
 
 __all__ = ["Layout", "Ragged", "Regular"]
+
+_PIECE = 2**19  # class scores worked at once by a draw: 4 MB in float64
 
 
 class Layout(abc.ABC):
@@ -48,6 +50,11 @@ class Layout(abc.ABC):
         """The inverse of ``padded``."""
 
     @abc.abstractmethod
+    def rows(self, output: Tensor, where: Tensor) -> Tensor:
+        """Log-probabilities of the elements ``where``, (B, *event) bool, alone: (n, largest), -inf where an element
+        has no such class."""
+
+    @abc.abstractmethod
     def draw(
         self, output: Tensor, where: Tensor, xt: Tensor, generator: torch.Generator, weak: Tensor | None, weight: float
     ) -> Tensor:
@@ -80,16 +87,25 @@ class Regular(Layout):
     def unpadded(self, padded: Tensor) -> Tensor:
         return padded
 
+    def rows(self, output: Tensor, where: Tensor) -> Tensor:
+        return output[where].log_softmax(-1)
+
     def draw(
         self, output: Tensor, where: Tensor, xt: Tensor, generator: torch.Generator, weak: Tensor | None, weight: float
     ) -> Tensor:
-        """Only the rows that are drawn are ever read: with a vocabulary of 50,000 that is most of the cost of a
-        step."""
-        chosen = output[where]
-        if weak is not None:
-            chosen = guided_log_probs(chosen.log_softmax(-1), weak[where].log_softmax(-1), weight)
+        """Only the elements that are drawn are ever read, a few at a time: with a vocabulary of 50,000 a pass over
+        all scores would be most of the cost of a step, and a copy of them most of its memory."""
+        place = where.nonzero(as_tuple=True)
+        count = len(place[0])
+        u = torch.rand(count, generator=fork(generator), dtype=torch.float64, device=output.device)
         moved = xt.clone()
-        moved[where] = categorical(chosen, fork(generator))
+        size = max(1, _PIECE // self.largest)
+        for start in range(0, count, size):
+            piece = tuple(index[start : start + size] for index in place)
+            scores = output[piece]
+            if weak is not None:
+                scores = guided_log_probs(scores.log_softmax(-1), weak[piece].log_softmax(-1), weight)
+            moved[piece] = inverse_cdf(scores, u[start : start + size])
         return moved
 
 
@@ -145,6 +161,11 @@ class Ragged(Layout):
 
     def unpadded(self, padded: Tensor) -> Tensor:
         return padded[..., self._grid(padded.device)[1]]
+
+    def rows(self, output: Tensor, where: Tensor) -> Tensor:
+        index, real = self._grid(output.device)
+        row, element = where.nonzero(as_tuple=True)
+        return torch.where(real[element], output[row[:, None], index[element]], -torch.inf).log_softmax(-1)
 
     def draw(
         self, output: Tensor, where: Tensor, xt: Tensor, generator: torch.Generator, weak: Tensor | None, weight: float

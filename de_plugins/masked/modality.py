@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,15 +10,32 @@ from torch import Tensor
 
 from de_core.errors import DiffuseError
 from de_core.families import Jump
-from de_core.generator import JumpGenerator, rows
+from de_core.generator import rows
 from de_core.modality import Again, Noised, Output, expand, times
 from de_core.rng import Rng, as_generator
+from de_core.sampling.steppers import Move
 from de_core.schedule import survival_schedule
+from de_plugins.masked.analytic import analytic
+from de_plugins.masked.confidence import confidence
+from de_plugins.masked.euler import euler
+from de_plugins.masked.first_hitting import first_hitting
+from de_plugins.masked.generator import AbsorbingGenerator
 from de_plugins.masked.layout import Layout, Ragged, Regular
+from de_plugins.masked.systematic import systematic
+from de_plugins.masked.tau_leaping import tau_leaping, tau_leaping_paper
 
-__all__ = ["AbsorbingGenerator", "Masked", "systematic"]
+__all__ = ["Masked"]
 
 _OBJECTIVES = ("elbo", "simple", "paper-tabular", "paper-text-image")
+_STEPPERS: dict[str, Callable[[Move[Masked]], Tensor]] = {
+    "analytic": analytic,
+    "systematic": systematic,
+    "confidence": confidence,
+    "first_hitting": first_hitting,
+    "euler": euler,
+    "tau_leaping": tau_leaping,
+    "tau_leaping_paper": tau_leaping_paper,
+}
 
 
 class Masked(Jump):
@@ -44,6 +61,7 @@ class Masked(Jump):
     """
 
     capabilities = frozenset({"generator", "density", "elementwise", "likelihood", "implicit"})
+    inexact = frozenset({"confidence", "tau_leaping_paper"})
     holds_known = True  # a kept token is exact: the optimal prediction needs the tokens, not the clock (Ou et al. 2024)
 
     def __init__(self, event_shape: Sequence[int], num_classes: int | Sequence[int], schedule: str = "linear") -> None:
@@ -72,6 +90,10 @@ class Masked(Jump):
         self.check_shape(x, floating=False)
         self._check_range(x, masks=False)
 
+    def validate_noised(self, x: Tensor) -> None:
+        self.check_shape(x, floating=False)
+        self._check_range(x, masks=True)
+
     def _check_range(self, x: Tensor, *, masks: bool) -> None:
         top = self.layout.sizes(x.device) - (0 if masks else 1)
         if x.numel() and bool(((x < 0) | (x > top)).any()):
@@ -97,6 +119,10 @@ class Masked(Jump):
         u = torch.rand(x.shape, generator=as_generator(rng, x.device), device=x.device, dtype=torch.float64)
         kept = torch.where(t > s, self.clock.kept(s, t), 1.0)
         return Noised(x, torch.where(u < expand(kept, x), x, self.mask(x.device)), s, t)
+
+    def signal(self, t: Tensor) -> Tensor:
+        """a: an element is known with this probability, else nothing of it is."""
+        return self.clock.survival(t)
 
     def generator(self, t: Tensor | float) -> AbsorbingGenerator:
         when = t if isinstance(t, Tensor) else torch.tensor(float(t))
@@ -150,7 +176,7 @@ class Masked(Jump):
     # --- the reverse process ----------------------------------------------------------------------------------------
 
     def methods(self) -> tuple[str, ...]:
-        return ("analytic", "systematic", "tau_leaping", "tau_leaping_paper")
+        return tuple(_STEPPERS)
 
     def step(
         self,
@@ -166,36 +192,21 @@ class Masked(Jump):
         again: Again | None = None,
         carry: Any = None,
     ) -> tuple[Tensor, Any]:
-        """Masked elements may take a class; others never change.
+        """Masked elements may take a class; others never change. Each stepper's law is in its own file:
 
-        "analytic" (default; Sahoo et al. 2024): unmask with probability (a_s - a_t)/(1 - a_t), exact given p.
-        Guidance mixes log-probabilities and renormalises. "systematic": each element has the same chance, but the
-        number unmasked at once is its mean rounded up or down. Elements unmasked together are drawn independently of
-        each other, the step's only error, and with fewer elements than steps hardly any are; the order is random and
-        the optimal p does not need the clock (Ou et al. 2024), so the law stays exact. "tau_leaping": rates w(t) p(y),
-        frozen over the step; a Poisson number of jumps with mean (t - s) w Z, any of them moves the element,
-        Z = sum_y p_strong^w p_weak^(1-w) (1 unguided): log-rates are mixed raw. "tau_leaping_paper": as the authors'
-        code, an element with more than one jump stays, so it moves with probability z e^-z.
+        - "analytic" (default): exact given p; elements drawn together are independent, the step's only error.
+        - "systematic": the same chance for each element, with no scatter in how many are unmasked at once.
+        - "confidence": as many, the surest elements first.
+        - "first_hitting": one element at a time, each with its own network call; no error but the network's.
+        - "euler", "tau_leaping": the rates w(t) p(y) frozen over the step; guidance mixes log-rates, raw.
+        - "tau_leaping_paper": as the authors' code, where an element with more than one jump stays.
         """
         method = method or "analytic"
-        if method not in self.methods():
-            raise DiffuseError(f"masked: no stepper {method!r}; expected one of {', '.join(self.methods())}")
-        t, s = times(t, xt), times(s, xt)
+        if method not in _STEPPERS:
+            raise DiffuseError(f"masked: no stepper {method!r}; expected one of {', '.join(_STEPPERS)}")
         draw = as_generator(rng, xt.device)
-        masked = (xt == self.mask(xt.device)) & expand(t > s, xt)
-        if method == "systematic":
-            chance = torch.where(masked, expand(self.clock.revealed(t, s), xt).double(), 0.0)
-            return self.layout.draw(output, systematic(chance, draw), xt, draw, weak, weight), None
-        u = torch.rand(xt.shape, generator=draw, device=xt.device, dtype=torch.float64)
-        if method == "analytic":
-            move = expand(self.clock.revealed(t, s), xt).double()
-        else:
-            mean = expand((t - s) * self.clock.reverse_hazard(t), xt).double()
-            if weak is not None:
-                strong, other = (self.layout.padded(self.log_probs(o)).clamp_min(-1e4) for o in (output, weak))
-                mean = mean * (weight * strong + (1 - weight) * other).exp().sum(-1)
-            move = -torch.expm1(-mean) if method == "tau_leaping" else mean * torch.exp(-mean)
-        return self.layout.draw(output, masked & (u < move), xt, draw, weak, weight), None
+        move = Move(self, method, output, xt, times(t, xt), times(s, xt), draw, weak, weight, again)
+        return _STEPPERS[method](move), None
 
     def finish(
         self, output: Output, xt: Tensor, t: Tensor, *, rng: Rng, weak: Output | None = None, weight: float = 1.0
@@ -213,51 +224,3 @@ class Masked(Jump):
     def reconstruction(self, output: Output, noised: Noised) -> Tensor:
         masked = noised.xt == self.mask(noised.xt.device)
         return rows(torch.where(masked, self.layout.cross_entropy(output, noised.x0), 0.0)).sum(1)
-
-
-def systematic(chance: Tensor, generator: torch.Generator) -> Tensor:
-    """Which elements of each row are picked, bool: element l with probability chance[l], and of each row floor or
-    ceiling of the sum of the chances. One uniform a row is laid over the cumulative chances in random order.
-
-    Source: Madow 1949, On the theory of systematic sampling.
-    """
-    flat = rows(chance)
-    order = torch.rand(flat.shape, generator=generator, device=flat.device).argsort(1)
-    u = torch.rand(len(flat), 1, generator=generator, device=flat.device, dtype=flat.dtype)
-    marks = torch.cat([u, u + flat.gather(1, order).cumsum(1)], 1).floor()
-    picked = torch.zeros_like(flat, dtype=torch.bool).scatter(1, order, marks[:, 1:] > marks[:, :-1])
-    return picked.reshape(chance.shape)
-
-
-class AbsorbingGenerator(JumpGenerator):
-    """L f(x) = h sum_l [f(x with element l masked) - f(x)] over unmasked l.
-
-    Neighbours come in ``largest`` slots an element: a masked element's are its classes (rate in h, rate out 0); an
-    unmasked one's first is the mask (rate out h, rate in 0), the others are padding.
-    """
-
-    def __init__(self, modality: Masked, hazard: Tensor) -> None:
-        self.modality, self.hazard = modality, hazard
-
-    def neighbours(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        layout, event = self.modality.layout, self.modality.event_shape
-        count, k = self.modality.elements, layout.largest
-        flat = x.reshape(len(x), count)
-        mask = layout.sizes(x.device).expand(event).reshape(count)
-        slots = torch.arange(k, device=x.device)
-        masked = (flat == mask)[..., None]
-        real = slots < mask[:, None]
-        value = torch.where(masked & real, slots, flat[..., None])
-        value = torch.where(~masked & (slots == 0), mask[:, None], value)
-        rate = self.hazard if self.hazard.ndim == 0 else rows(self.hazard)
-        rate = rate.expand(len(x), count)[..., None]
-        out = torch.where(~masked & (slots == 0), rate, 0.0).flatten(1)
-        into = torch.where(masked & real, rate, 0.0).flatten(1)
-        own = torch.eye(count, dtype=torch.bool, device=x.device)[:, None]
-        y = torch.where(own, value[..., None], flat[:, None, None])
-        return y.reshape(len(x), count * k, *event), out, into
-
-    def states(self) -> Tensor:
-        event = self.modality.event_shape
-        sizes = self.modality.layout.sizes(torch.device("cpu")).expand(event).reshape(-1).tolist()
-        return torch.cartesian_prod(*[torch.arange(n + 1) for n in sizes]).reshape(-1, *event)

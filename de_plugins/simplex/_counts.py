@@ -51,8 +51,9 @@ class AncestralTable:
     log_q: Tensor  # (G, M)
     slope: Tensor  # (G, M) d log q / d tau, from the master equation
     width: Tensor  # (G,) int64: every m >= width has q_m = 0 here
-    log_mean: Tensor  # (G,) log E[m]
-    mean_slope: Tensor  # (G,) its derivative in tau
+    log_mean: (
+        Tensor  # (4, G - 1) log E[m] in each cell, the coefficients of 1, x, x^2, x^3, x = tau less the cell's start
+    )
     decay: Tensor  # (G + 1,) exp(-psi tau / 2); a last row stands for tau = infinity, where m = 0
     steps: Tensor  # ((G + 1) M,) row index + cumulative law of that row: one increasing sequence
 
@@ -209,11 +210,17 @@ def _assemble(psi: float, taus: list[float], rows: list[Tensor]) -> AncestralTab
         log_q=torch.where(positive, q.clamp(min=1e-300).log(), _LOG_ZERO),
         slope=torch.where(positive, (arriving - flow) / q.clamp(min=1e-300), 0.0),
         width=torch.tensor([len(row) for row in rows]),
-        log_mean=mean.log(),
-        mean_slope=-flow.sum(1) / mean,
+        log_mean=_cubic(tau, mean.log(), -flow.sum(1) / mean),
         decay=torch.cat([torch.exp(-psi * tau / 2), torch.zeros(1, dtype=torch.float64)]),
         steps=(cumulative + torch.arange(len(rows) + 1)[:, None]).flatten(),
     )
+
+
+def _cubic(at: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+    """The cubic Hermite interpolant between neighbouring points: (4, G - 1) coefficients of 1, x, x^2, x^3."""
+    h, left, right = at.diff(), slope[:-1], slope[1:]
+    rise = value.diff() / h
+    return torch.stack([value[:-1], left, (3 * rise - 2 * left - right) / h, (left + right - 2 * rise) / h**2])
 
 
 @functools.lru_cache(maxsize=32)
@@ -310,9 +317,12 @@ def mean_count(tau: Tensor, psi: float) -> Tensor:
     """
     table = _table_on(float(psi), tau.device)
     t = tau.to(torch.float64).clamp(min=_DRAW_TAU)
-    j, (a, b, c, d) = _cell(table, t)
-    log_mean = a * table.log_mean[j] + c * table.log_mean[j + 1]
-    log_mean = log_mean + b * table.mean_slope[j] + d * table.mean_slope[j + 1]
-    beyond = (t - table.tau[-1]).clamp(min=0) * psi / 2
-    small = normal_moments(t, psi)[0] - 1 / 6
-    return torch.where(t < TABLE_TAU, small, torch.exp(log_mean - beyond)).to(tau.dtype)
+    last = table.tau[-1].item()
+    inside = t.clamp(TABLE_TAU, last)
+    j = (torch.searchsorted(table.tau, inside, right=True) - 1).clamp(0, len(table.tau) - 2)
+    x, (one, two, three, four) = inside - table.tau[j], table.log_mean[:, j].unbind(0)
+    beyond = (t - last).clamp(min=0) * (psi / 2)
+    mean, small = torch.exp(one + x * (two + x * (three + x * four)) - beyond), t < TABLE_TAU
+    if bool(small.any()):
+        mean = torch.where(small, normal_moments(t, psi)[0] - 1 / 6, mean)
+    return mean.to(tau.dtype)

@@ -31,7 +31,6 @@ __all__ = [
     "conditional_log_density",
     "conditional_score",
     "dirichlet",
-    "dirichlet_euler",
     "log_q",
     "mean_count",
     "multinomial",
@@ -40,8 +39,6 @@ __all__ = [
     "sample_counts",
     "sample_forward",
 ]
-
-_SMALLEST_SHAPE = 1e-8  # Dirichlet-Euler steps at a face would ask for a gamma of shape 0
 
 
 def apply_A(v: Tensor, x: Tensor) -> Tensor:
@@ -134,27 +131,3 @@ def sample_forward(x0: Tensor, tau: Tensor, psi: float, generator: torch.Generat
     m = sample_counts(align(tau, x0.shape[:-1]), psi, generator)
     counts = multinomial(m, x0, generator)
     return dirichlet(psi / x0.shape[-1] + counts, generator, x0.dtype), counts, m
-
-
-def dirichlet_euler(x: Tensor, drift_mean: Tensor, h: Tensor | float, generator: torch.Generator) -> Tensor:
-    """One step that stays on the simplex: X ~ Dir((1/h - 1) mu), mean mu, covariance h (diag mu - mu mu^T).
-
-    Args:
-        x: (..., K), the present state: gives the result its dtype.
-        drift_mean: (..., K), mu = x + h drift(x). Parts below zero are set to zero and the rest is scaled to
-            sum one.
-        h: step in WF-time, in (0, 1); a number or a tensor that broadcasts to (...) from the left.
-        generator: source of the draws, on x's device.
-
-    Returns:
-        (..., K), x's dtype, > 0, sums to one up to rounding.
-
-    Raises:
-        ValueError: a step outside (0, 1).
-    """
-    mu = drift_mean.to(torch.float64).clamp(min=0)
-    mu = mu / mu.sum(-1, keepdim=True)
-    step = align(torch.as_tensor(h, dtype=torch.float64, device=x.device), mu.shape[:-1])[..., None]
-    if not bool(((step > 0) & (step < 1)).all()):
-        raise ValueError(f"dirichlet_euler: expected steps h in (0, 1), got {float(step.min())} to {float(step.max())}")
-    return dirichlet(((1 / step - 1) * mu).clamp(min=_SMALLEST_SHAPE), generator, x.dtype)

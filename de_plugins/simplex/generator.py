@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from de_core.families.diffusion import slope
 from de_core.generator import Function, Generator, rows
 from de_plugins.simplex._wright_fisher import quadratic
 
@@ -36,7 +37,7 @@ class WrightFisherGenerator(Generator):
         x = x.detach().requires_grad_()
         k, rate = x.shape[-1], self._rate(x)
         with torch.enable_grad():
-            (grad,) = torch.autograd.grad(f(x).sum(), x, create_graph=True)
+            grad = slope(f(x), x)
             total = (rate[..., None] * 0.5 * self.psi * (1 / k - x) * grad).detach()
             for index in range(grad[0].numel()):
                 if not grad.requires_grad:

@@ -12,24 +12,24 @@ from torch.nn.functional import softplus
 
 from de_core.errors import DiffuseError
 from de_core.families import Diffusion
-from de_core.families.diffusion import slope
 from de_core.families.jump import categorical, guided_log_probs
 from de_core.generator import rows
 from de_core.modality import Again, Noised, Output, expand, times
 from de_core.rng import Rng, as_generator
-from de_core.sampling.steppers import euler, heun
+from de_core.sampling.steppers import Move, euler, heun
 from de_plugins.simplex._wright_fisher import (
     apply_A,
     conditional_log_density,
     conditional_score,
     dirichlet,
-    dirichlet_euler,
     mean_count,
     one_hot_log_G,
     quadratic,
     sample_forward,
 )
+from de_plugins.simplex.dirichlet_euler import dirichlet_euler
 from de_plugins.simplex.generator import WrightFisherGenerator
+from de_plugins.simplex.implicit import implicit
 
 __all__ = ["Simplex"]
 
@@ -37,7 +37,11 @@ _HEADS = ("score", "posterior")
 _LEFT = (
     1e-3  # what is left of the data's mean at the end of the clock, so that b stays finite; t = 1 itself is the prior
 )
-_LONGEST = 0.3  # the longest Dirichlet-Euler step in WF-time times psi/2 or 1, whichever is larger; longer ones are cut
+_STEPPERS: dict[str, Callable[[Move[Simplex]], Tensor]] = {
+    "dirichlet_euler": dirichlet_euler,
+    "euler": lambda m: euler(m.modality, m.output, m.xt, m.t, m.s),
+    "heun": lambda m: heun(m.modality, m.output, m.xt, m.t, m.s, again=m.again, weight=m.weight),
+}
 
 
 class Simplex(Diffusion):
@@ -76,13 +80,20 @@ class Simplex(Diffusion):
         self.element_shape = self.event_shape[:-1]
         self.head, self.parts = head, self.event_shape[-1]
         self.psi = float(self.parts)
-        # compositions are resolved down to e^{-psi tau/2} = 0.99; one-hot data need no more than tau = 0.04
-        self.t_min = 0.01 if head == "score" else max(0.01, -math.expm1(-0.02 * self.psi))
+        # compositions are resolved down to e^{-psi tau/2} = 0.99; one-hot data need no more than tau = 0.04, and of
+        # many parts, whose psi tau is large there, half of the mass on the right one
+        self.t_min = 0.01 if head == "score" else min(max(0.01, -math.expm1(-0.02 * self.psi)), 0.5)
 
     def config(self) -> dict[str, Any]:
         return {"event_shape": list(self.event_shape), "head": self.head}
 
     def validate(self, x: Tensor) -> None:
+        self.validate_noised(x)
+        if self.head == "posterior" and x.numel() and float(x.amax(-1).min()) < 1 - 1e-4:
+            row = int(rows(x.amax(-1)).amin(1).argmin())
+            raise DiffuseError(f"expected one-hot shares, for the head 'posterior', got a mixture in row {row}")
+
+    def validate_noised(self, x: Tensor) -> None:
         self.check_shape(x)
         if not bool(x.isfinite().all()):
             raise DiffuseError(f"expected finite shares, got {int((~x.isfinite()).sum())} that are NaN or infinite")
@@ -100,6 +111,10 @@ class Simplex(Diffusion):
         """WF-time at the clock t, -(2/psi) log(1 - 0.999 t)."""
         return -(2 / self.psi) * torch.log1p(-(1 - _LEFT) * t)
 
+    def clock_at(self, tau: Tensor) -> Tensor:
+        """The clock at WF-time tau: the inverse of ``tau``."""
+        return -torch.expm1(-0.5 * self.psi * tau) / (1 - _LEFT)
+
     def rate(self, t: Tensor) -> Tensor:
         """b = d tau/dt."""
         return (2 / self.psi) * (1 - _LEFT) / (1 - (1 - _LEFT) * t)
@@ -108,7 +123,7 @@ class Simplex(Diffusion):
         """Geometric in WF-time: a uniform grid of the clock breaks the simplex-preserving step near 0."""
         ends = self.tau(torch.tensor([1.0, self.t_min], dtype=torch.float64)).log()
         tau = torch.lerp(ends[0], ends[1], torch.arange(steps, dtype=torch.float64) / max(steps - 1, 1)).exp()
-        t = -torch.expm1(-0.5 * self.psi * tau) / (1 - _LEFT)
+        t = self.clock_at(tau)
         t[0] = 1.0
         return t
 
@@ -134,6 +149,10 @@ class Simplex(Diffusion):
         counts = torch.where(expand(moving, x), counts, 0)
         return Noised(x, self.stay(xt, x, t, s), s, t, {"counts": counts})
 
+    def signal(self, t: Tensor) -> Tensor:
+        """e^{-psi tau}: for x_0 ~ D, E[x_0 | x_t] - pi = e^{-psi tau/2} (x_t - pi), the process being reversible."""
+        return (1 - (1 - _LEFT) * t) ** 2
+
     def generator(self, t: Tensor | float) -> WrightFisherGenerator:
         when = t if isinstance(t, Tensor) else torch.tensor(float(t))
         return WrightFisherGenerator(self.psi, self.rate(when))
@@ -151,7 +170,8 @@ class Simplex(Diffusion):
     # --- what a network says ----------------------------------------------------------------------------------------
 
     def score(self, output: Output, xt: Tensor, t: Tensor) -> Tensor:
-        tau = self.tau(times(t, xt))
+        t = times(t, xt)
+        tau = self.tau(torch.where(t > 0, t, 0.5))  # a held element has no score; near tau = 0 it would be dear
         if self.head == "score":
             return expand(mean_count(tau, self.psi), xt).to(output.dtype) * softplus(output)
         slope = one_hot_log_G(xt, tau, self.psi)[1]
@@ -176,32 +196,7 @@ class Simplex(Diffusion):
         return rows(torch.where(expand(noised.t > 0, value), value, 0.0)).sum(1)
 
     def implicit(self, head: Callable[[Tensor], Output], xt: Tensor, t: Tensor, *, rng: Rng, probes: int = 1) -> Tensor:
-        """b [s^T A s/2 + psi (pi - x) . s + tr(A grad s)], (B,): L* beta/beta + L log beta for a reversible L.
-
-        The trace is exact for ``probes=0``, else by tangent noise sigma z, sigma sigma^T = A.
-        """
-        draw = as_generator(rng, xt.device)
-        x = xt.detach().requires_grad_()
-        t = times(t, xt)
-        t, rate = torch.where(t > 0, t, 0.5), torch.where(t > 0, self.rate(t), 0.0)
-        weight = expand(rate, x[..., 0]).to(x.dtype).expand(x.shape[:-1])[..., None]
-        with torch.enable_grad():
-            s = self.score(head(x), x, t)
-
-            def trace(z: Tensor) -> Tensor:
-                root = x.detach().clamp_min(0).sqrt()
-                w = weight.sqrt() * root * (z - root * (root * z).sum(-1, keepdim=True))
-                return rows(w * slope(w * s, x)).sum(1)
-
-            if probes:
-                shape = {"generator": draw, "dtype": x.dtype, "device": x.device}
-                curvature = torch.stack([trace(torch.randn(x.shape, **shape)) for _ in range(probes)]).mean(0)
-            else:
-                size = math.prod(self.event_shape)
-                eye = torch.eye(size, dtype=x.dtype, device=x.device).reshape(size, 1, *self.event_shape)
-                curvature = torch.stack([trace(z.expand_as(x)) for z in eye]).sum(0)
-            drift = weight * (0.5 * quadratic(s, x)[..., None] + self.psi * ((1 / self.parts - x) * s).sum(-1, True))
-            return curvature + rows(drift).sum(1)
+        return implicit(self, head, xt, times(t, xt), as_generator(rng, xt.device), probes)
 
     def posterior_output(self, xt: Tensor, t: Tensor, candidates: Tensor, weights: Tensor) -> Output:
         tiny = torch.finfo(xt.dtype).tiny
@@ -220,7 +215,7 @@ class Simplex(Diffusion):
     # --- the reverse process ----------------------------------------------------------------------------------------
 
     def methods(self) -> tuple[str, ...]:
-        return ("dirichlet_euler", "euler", "heun")
+        return tuple(_STEPPERS)
 
     def retract(self, x: Tensor) -> Tensor:
         """Parts below zero are set to a tiny number, and the rest is scaled to sum one."""
@@ -254,35 +249,22 @@ class Simplex(Diffusion):
         again: Again | None = None,
         carry: Any = None,
     ) -> tuple[Tensor, Any]:
-        """ "dirichlet_euler" (default): X ~ Dir((1/h - 1) mu), mu = x + h [psi/2 (pi - x) + A s], mean mu and
-        covariance h A(mu), on the simplex always; a step too long for it is cut into equal ones with the same output.
-        "euler", "heun": the probability flow dx = -b A s/2 dt."""
-        t, s = times(t, xt), times(s, xt)
-        output = self.blend(output, weak, weight)
-        method = method or "dirichlet_euler"
-        if method == "euler":
-            return self.stay(euler(self, output, xt, t, s), xt, t, s), None
-        if method == "heun":
-            return self.stay(heun(self, output, xt, t, s, again=again, weight=weight), xt, t, s), None
-        if method != "dirichlet_euler":
-            raise DiffuseError(f"simplex: no stepper {method!r}; expected one of {', '.join(self.methods())}")
-        draw = as_generator(rng, xt.device)
-        start, end = self.tau(t), self.tau(s)
-        length = torch.where(t > s, start - end, 0.5 * _LONGEST / max(0.5 * self.psi, 1.0))
-        pieces = max(1, math.ceil(float(length.max()) * max(0.5 * self.psi, 1.0) / _LONGEST)) if len(xt) else 1
-        x, h = xt, length / pieces
-        for k in range(pieces):
-            now = -torch.expm1(-0.5 * self.psi * (start - k * h)) / (1 - _LEFT)
-            x = self._dirichlet_euler(output, x, now.clamp(0, 1), h, draw)
-        return self.stay(x, xt, t, s), None
+        """Guidance mixes the scores s linearly, cut at 0.
 
-    def _drift(self, output: Output, x: Tensor, t: Tensor) -> Tensor:
+        - "dirichlet_euler" (default): the reverse diffusion, on the simplex always; first order.
+        - "euler", "heun": the probability flow dx = -b A s/2 dt, first and second order; Heun calls the network twice.
+        """
+        method = method or "dirichlet_euler"
+        if method not in _STEPPERS:
+            raise DiffuseError(f"simplex: no stepper {method!r}; expected one of {', '.join(_STEPPERS)}")
+        t, s, output = times(t, xt), times(s, xt), self.blend(output, weak, weight)
+        draw = as_generator(rng, xt.device)
+        move = Move(self, method, output, xt, t, s, draw, weight=weight, again=again)
+        return self.stay(_STEPPERS[method](move), xt, t, s), None
+
+    def reverse_drift(self, output: Output, x: Tensor, t: Tensor) -> Tensor:
         """psi/2 (pi - x) + A s, per unit of WF-time run backwards."""
         return 0.5 * self.psi * (1 / self.parts - x) + apply_A(self.score(output, x, t), x)
-
-    def _dirichlet_euler(self, output: Output, x: Tensor, t: Tensor, h: Tensor, draw: torch.Generator) -> Tensor:
-        mu = x + expand(h, x) * self._drift(output, x, t)
-        return dirichlet_euler(x, mu, h, draw)
 
     def finish(
         self, output: Output, xt: Tensor, t: Tensor, *, rng: Rng, weak: Output | None = None, weight: float = 1.0
@@ -299,7 +281,7 @@ class Simplex(Diffusion):
         return torch.where(expand(t > 0, xt), x0, xt)
 
     def _data_mean(self, output: Output, xt: Tensor, t: Tensor) -> Tensor:
-        return self.retract(xt + expand(self.tau(t), xt) * self._drift(output, xt, t))
+        return self.retract(xt + expand(self.tau(t), xt) * self.reverse_drift(output, xt, t))
 
     # --- likelihood -------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,14 +11,24 @@ from torch import Tensor
 from de_core.errors import DiffuseError
 from de_core.families import Jump
 from de_core.families.jump import categorical, guided_log_probs
-from de_core.generator import JumpGenerator, rows, score_entropy
+from de_core.generator import rows, score_entropy
 from de_core.modality import Again, Noised, Output, expand, times
 from de_core.rng import Rng, as_generator
 from de_core.schedule import LinearSurvival
+from de_plugins.uniform.analytic import analytic
+from de_plugins.uniform.euler import euler
+from de_plugins.uniform.generator import UniformGenerator
+from de_plugins.uniform.tau_leaping import tau_leaping, tau_leaping_paper
 
-__all__ = ["Uniform", "UniformGenerator"]
+__all__ = ["Uniform"]
 
 _HEADS = ("posterior", "leave_one_out")
+_STEPPERS: dict[str, Callable[..., Tensor]] = {
+    "analytic": analytic,
+    "euler": euler,
+    "tau_leaping": tau_leaping,
+    "tau_leaping_paper": tau_leaping_paper,
+}
 
 
 class Uniform(Jump):
@@ -44,6 +54,7 @@ class Uniform(Jump):
     """
 
     capabilities = frozenset({"generator", "density", "elementwise", "likelihood", "implicit"})
+    inexact = frozenset({"tau_leaping_paper"})
 
     def __init__(self, event_shape: Sequence[int], num_classes: int, head: str = "posterior") -> None:
         if head not in _HEADS:
@@ -82,6 +93,10 @@ class Uniform(Jump):
         kept = torch.where(t > s, self.clock.kept(s, t), 1.0)
         return Noised(x, torch.where(u < expand(kept, x), x, other), s, t)
 
+    def signal(self, t: Tensor) -> Tensor:
+        """a^2: for a uniform x_0, E[1{x_0 = k} | x_t] - 1/K = a (1{x_t = k} - 1/K)."""
+        return self.clock.survival(t) ** 2
+
     def generator(self, t: Tensor | float) -> UniformGenerator:
         when = t if isinstance(t, Tensor) else torch.tensor(float(t))
         return UniformGenerator(self, self.clock.hazard(when))
@@ -93,7 +108,7 @@ class Uniform(Jump):
 
     # --- what a network says ----------------------------------------------------------------------------------------
 
-    def _odds(self, t: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    def log_odds(self, t: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
         """log c with c = P_t(b, b)/P_t(b, x != b) = 1 + K a/(1 - a), shaped (B, *event or 1s, 1)."""
         a, lost = self.clock.survival(t), self.clock.lost(t).clamp_min(1e-12)
         return torch.log1p(self.num_classes * a / lost).to(dtype).reshape(t.shape + (1,) * (x.ndim - t.ndim + 1))
@@ -104,7 +119,7 @@ class Uniform(Jump):
         if self.head == "posterior":
             return log_mu
         here = torch.nn.functional.one_hot(xt, self.num_classes).to(log_mu.dtype)
-        return (log_mu + here * self._odds(times(t, xt), xt, log_mu.dtype)).log_softmax(-1)
+        return (log_mu + here * self.log_odds(times(t, xt), xt, log_mu.dtype)).log_softmax(-1)
 
     def log_ratios(self, output: Output, xt: Tensor, t: Tensor) -> Tensor:
         """log beta(j)/beta(x_t) for every class j of every element, (B, *event, K); 0 at the present class.
@@ -113,7 +128,7 @@ class Uniform(Jump):
         log1p keeps the small difference; where s is small, s is summed from positive terms.
         """
         log_mu = self.posterior(output, xt, t)
-        log_c = self._odds(times(t, xt), xt, log_mu.dtype)
+        log_c = self.log_odds(times(t, xt), xt, log_mu.dtype)
         mu = log_mu.exp()
         z = xt[..., None]
         log_mu_z = log_mu.gather(-1, z)
@@ -131,7 +146,7 @@ class Uniform(Jump):
 
     def true_ratios(self, x0: Tensor, xt: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
         """log P_t(x_0, j)/P_t(x_0, x_t) for every class j, (B, *event, K)."""
-        log_c = self._odds(times(t, xt), xt, dtype)
+        log_c = self.log_odds(times(t, xt), xt, dtype)
         classes = torch.arange(self.num_classes, device=xt.device)
         gain = torch.where(classes == x0[..., None], log_c, 0.0)
         return gain - torch.where((xt == x0)[..., None], log_c, 0.0)
@@ -163,25 +178,30 @@ class Uniform(Jump):
         if self.head == "posterior":
             return log_mu
         here = torch.nn.functional.one_hot(xt, self.num_classes).to(log_mu.dtype)
-        return (log_mu - here * self._odds(times(t, xt), xt, log_mu.dtype)).log_softmax(-1)
+        return (log_mu - here * self.log_odds(times(t, xt), xt, log_mu.dtype)).log_softmax(-1)
 
     # --- the reverse process ----------------------------------------------------------------------------------------
 
     def methods(self) -> tuple[str, ...]:
-        return ("analytic", "tau_leaping")
+        return tuple(_STEPPERS)
 
-    def reverse_log_probs(self, output: Output, xt: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """log q(x_s = j | x_t) = log sum_b mu_b P_s(b, j) P_{t|s}(j, z)/P_t(b, z), (B, *event, K), float64."""
-        log_mu = self.posterior(output, xt, t).double()
-        t, s = times(t, xt).double(), times(s, xt).double()
-        k, z = self.num_classes, xt[..., None]
-        classes = torch.arange(k, device=xt.device)
-        log_c = self._odds(t, xt, torch.float64)
-        loo = (log_mu - torch.where(classes == z, log_c, 0.0)).softmax(-1)  # nu_b, proportional to mu_b/P_t(b, z)
-        a_s, a_ts = self.clock.survival(s), self.clock.kept(s, t)
-        a_s, a_ts = (a.reshape(a.shape + (1,) * (xt.ndim - a.ndim + 1)) for a in (a_s, a_ts))
-        back = a_s * loo + (1 - a_s) / k
-        return (back * (torch.where(classes == z, a_ts, 0.0) + (1 - a_ts) / k)).log().log_softmax(-1)
+    def transition(
+        self,
+        output: Output,
+        xt: Tensor,
+        t: Tensor,
+        s: Tensor,
+        *,
+        method: str | None = None,
+        weak: Output | None = None,
+        weight: float = 1.0,
+    ) -> Tensor:
+        """log q(x_s = j | x_t) of each element, (B, *event, K) float64: what ``step`` draws from. Elements are
+        independent given x_t."""
+        method = method or "analytic"
+        if method not in _STEPPERS:
+            raise DiffuseError(f"uniform: no stepper {method!r}; expected one of {', '.join(_STEPPERS)}")
+        return _STEPPERS[method](self, output, xt, times(t, xt), times(s, xt), weak, weight)
 
     def step(
         self,
@@ -197,29 +217,15 @@ class Uniform(Jump):
         again: Again | None = None,
         carry: Any = None,
     ) -> tuple[Tensor, Any]:
-        """ "analytic" (default): a draw of q(x_s | x_t), exact given mu; guidance mixes its log-probabilities and
-        renormalises (Schiff et al. 2024). "tau_leaping": rates h/K beta(j)/beta(x_t) frozen over the step, a jump
-        with probability 1 - exp(-(t - s) total); guidance mixes log-rates."""
-        method = method or "analytic"
-        if method not in self.methods():
-            raise DiffuseError(f"uniform: no stepper {method!r}; expected one of {', '.join(self.methods())}")
-        t, s = times(t, xt), times(s, xt)
-        draw = as_generator(rng, xt.device)
-        if method == "analytic":
-            log_q = self.reverse_log_probs(output, xt, t, s)
-            other = None if weak is None else self.reverse_log_probs(weak, xt, t, s)
-            moved = categorical(guided_log_probs(log_q, other, weight), draw)
-        else:
-            log_s = self.log_ratios(output, xt, t).double()
-            if weak is not None:
-                log_s = weight * log_s + (1 - weight) * self.log_ratios(weak, xt, t).double()
-            present = torch.arange(self.num_classes, device=xt.device) == xt[..., None]
-            rates = torch.where(present, 0.0, log_s.exp())
-            mean = expand((t - s) * self.clock.hazard(t) / self.num_classes, xt) * rates.sum(-1)
-            u = torch.rand(xt.shape, generator=draw, device=xt.device, dtype=torch.float64)
-            target = categorical(torch.where(present, -torch.inf, log_s), draw)
-            moved = torch.where(u < -torch.expm1(-mean), target, xt)
-        return torch.where(expand(t > s, xt), moved, xt), None
+        """A draw of ``transition``. Each stepper's law is in its own file:
+
+        - "analytic" (default): q(x_s | x_t), exact given mu; guidance mixes its log-probabilities and renormalises.
+        - "euler", "tau_leaping": the rates of time t frozen over the step; guidance mixes log-rates, raw.
+        - "tau_leaping_paper": as the authors' code, where an element with more than one jump stays.
+        """
+        log_q = self.transition(output, xt, t, s, method=method, weak=weak, weight=weight)
+        moved = categorical(log_q, as_generator(rng, xt.device))
+        return torch.where(expand(times(t, xt) > times(s, xt), xt), moved, xt), None
 
     def finish(
         self, output: Output, xt: Tensor, t: Tensor, *, rng: Rng, weak: Output | None = None, weight: float = 1.0
@@ -240,24 +246,3 @@ class Uniform(Jump):
     def reconstruction(self, output: Output, noised: Noised) -> Tensor:
         log_mu = self.posterior(output, noised.xt, noised.t)
         return -rows(log_mu.gather(-1, noised.x0[..., None])[..., 0]).sum(1)
-
-
-class UniformGenerator(JumpGenerator):
-    """L f(x) = h/K sum_l sum_j [f(x with element l = j) - f(x)]. Neighbours of an element: x+1, x+2, ... modulo K."""
-
-    def __init__(self, modality: Uniform, hazard: Tensor) -> None:
-        self.modality, self.hazard = modality, hazard
-
-    def neighbours(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        event, count, k = self.modality.event_shape, self.modality.elements, self.modality.num_classes
-        flat = x.reshape(len(x), count)
-        value = (flat[..., None] + 1 + torch.arange(k - 1, device=x.device)) % k
-        own = torch.eye(count, dtype=torch.bool, device=x.device)[:, None]
-        y = torch.where(own, value[..., None], flat[:, None, None]).reshape(len(x), count * (k - 1), *event)
-        rate = self.hazard if self.hazard.ndim == 0 else rows(self.hazard)
-        rate = (rate.expand(len(x), count) / k)[..., None].expand(-1, -1, k - 1).flatten(1)
-        return y, rate, rate
-
-    def states(self) -> Tensor:
-        axes = [torch.arange(self.modality.num_classes)] * self.modality.elements
-        return torch.cartesian_prod(*axes).reshape(-1, *self.modality.event_shape)
