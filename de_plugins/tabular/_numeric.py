@@ -6,6 +6,7 @@ decoding lands on the lattice. `QuantileMap` is the empirical quantile function 
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 from typing import Any
 
@@ -237,6 +238,37 @@ class QuantileMap:
             inside = (_ndtri(first[knot] + draw * (final - first)[knot]) - self.mean) / self.sd
             at = np.where(self.high[knot] > self.low[knot], inside, at)
         return np.where(x == a, at, between)
+
+    def log_jacobian(self, x: np.ndarray, z: np.ndarray, cell: float) -> np.ndarray:
+        """log |dz/dx| at numbers (n,) with scores (n,), (n,) float64; NaN where the map is not invertible.
+
+        Where the map is linear it is its slope; at a knot the mean of the slopes on its two sides, and with a ``cell``
+        (the width of a lattice's cell) the width of the cell's image over that of the cell. An atom has no slope: its
+        score was drawn from the normal law q inside its stretch, and -log q(z) stands for it, since E_q[-log p(z) +
+        log q(z)] bounds -log of the mass that p gives to the stretch (variational dequantisation, Ho et al. 2019,
+        1902.00275). So log p(z) plus this is a log-density, or at an atom a log-probability.
+        """
+        last = len(self.value) - 1
+        inside = (x >= self.value[0]) & (x <= self.value[-1])
+        knot = np.clip(np.searchsorted(self.value, x, side="right") - 1, 0, last)
+        at = x == self.value[knot]
+        atom = at & (self.high > self.low)[knot]
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            slopes = np.append((self.low[1:] - self.high[:-1]) / np.diff(self.value), 0.0)
+            slope = np.where(at, (slopes[knot] + slopes[knot - 1]) / 2, slopes[knot])
+            if cell:
+                slope = (self._scores(x + cell / 2, None) - self._scores(x - cell / 2, None)) / cell
+            mass = (_ndtr(self.mean + self.sd * self.high) - _ndtr(self.mean + self.sd * self.low))[knot]
+            y = self.mean + self.sd * z
+            log_q = math.log(self.sd) - 0.5 * y**2 - 0.5 * math.log(2 * math.pi) - np.log(mass)
+            return np.where(inside & (atom | (slope > 0)), np.where(atom, -log_q, np.log(slope)), np.nan)
+
+    def undrawn(self, x: np.ndarray, z: np.ndarray) -> bool:
+        """Whether there are atoms among numbers (n,), and each has the middle of its stretch for its score."""
+        knot = np.clip(np.searchsorted(self.value, x), 0, len(self.value) - 1)
+        low, high = self.low[knot], self.high[knot]
+        atom = (x == self.value[knot]) & (high > low)
+        return bool(atom.any()) and bool((z == ((low + high) / 2).astype(np.float32))[atom].all())
 
     def config(self) -> dict[str, float]:
         """JSON part of the state."""

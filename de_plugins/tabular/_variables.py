@@ -176,6 +176,26 @@ class Number:
         score = self.map.forward(self.grid.to_index(values), rng)
         return gate, np.where(unknown | missing | (gate > 0), 0.0, score)
 
+    def log_jacobian(self, series: pd.Series, score: np.ndarray, there: np.ndarray) -> np.ndarray:
+        """log |d score/d value| (n,), per step of the grid, or per unit where there is none; 0 where the number is not
+        ``there``."""
+        name, dtype = self.column.name, self.column.dtype
+        values, _ = to_plain(series, dtype, name)
+        index = self.grid.to_index(values)
+        if self.map.undrawn(index[there], score[there]):
+            raise DiffuseError(f"column '{name}': expected scores that were drawn, from encode with rng=")
+        out = np.where(there, self.map.log_jacobian(index, score, float(self.grid.step > 0)), 0.0)
+        back = self.grid.from_index(index, dtype)
+        kept = np.isclose(back, values, rtol=1e-6, atol=0) if dtype.plain == "float" else back == values
+        bad = ~np.isfinite(out) | (there & ~kept)
+        if bad.any():
+            row = int(np.flatnonzero(bad)[0])
+            raise DiffuseError(
+                f"column '{name}': the score of '{series.iloc[row]}' in row {row} has no Jacobian, expected a value on "
+                "the training grid and in its range, where the map to scores is invertible"
+            )
+        return out
+
     def decode(self, gate: np.ndarray, score: np.ndarray) -> pd.Series:
         """The column (n,) of gate classes (n,) and scores (n,)."""
         missing = np.full(len(gate), bool(self.column.missing)) & (gate == self.size - 1)

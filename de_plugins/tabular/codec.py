@@ -177,6 +177,28 @@ class TableCodec:
             ~_stack(number_holes, rows, np.bool_),
         )
 
+    def log_jacobian(self, frame: pd.DataFrame, coded: Encoded) -> Tensor:
+        """log |dz/dx| of every number, (n, C) float64; 0 where it is not there.
+
+        log p(scores) plus the sum of a row is the log-density of its numbers, per step of a column's grid (whole
+        numbers, cents, days: close to the probability of the value) or per unit where it has none. A value that owns a
+        stretch of scores, as ties and the two ends do, counts with its probability: its score is drawn from a law q,
+        and -log q(z) stands for the Jacobian it does not have, which bounds that probability from below in the mean.
+
+        Args:
+            frame: the training columns.
+            coded: ``encode(frame, rng=...)``: the drawn scores are read.
+
+        Raises:
+            DiffuseError: ``coded`` was not drawn, or a column holds a value outside the training range, off its grid,
+                or where the map is flat (between two neighbours that own all of the scores).
+        """
+        out = torch.zeros(coded.numbers.shape, dtype=torch.float64)
+        for k, variable in enumerate(self._numbers):
+            score, there = coded.numbers[:, k].double().numpy(), coded.present[:, k].numpy()
+            out[:, k] = torch.from_numpy(variable.log_jacobian(column_of(frame, variable.column.name), score, there))
+        return out
+
     def decode(self, classes: Tensor, numbers: Tensor, rng: Rng) -> pd.DataFrame:
         """A table from tensors.
 

@@ -1,4 +1,4 @@
-"""A table as a joint process: its modalities, its rows, the clocks that training draws, and guidance by columns.
+"""A table as a joint process: its modalities, its rows, and the clocks that training draws.
 
 A coded row is (classes, numbers). A number whose gate is shut is not there; its place holds a standard normal draw
 that depends on nothing. So there is one joint law over all rows, and process, loss and bound need no mask: behind a
@@ -14,13 +14,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from de_core import JointProcess, Modality, NoisyGuidance, get_modality
-from de_core.joint import Model
+from de_core import JointProcess, Modality, get_modality
 from de_plugins.tabular.codec import Encoded
 
 __all__ = [
     "BLOCK",
-    "Guided",
     "TableSource",
     "TableTimes",
     "absent_nats",
@@ -137,31 +135,3 @@ class TableTimes:
                 value = torch.where(clean, 0.0, value)
             out[name] = value.contiguous()
         return out
-
-
-class Guided:
-    """A model whose answers are guided by the columns that are given: weight * strong + (1 - weight) * weak.
-
-    The weak answer sees the given columns, which are those with clock 0, noised to sigma. Velocities are affine in
-    the score and class scores are log-probabilities up to a constant, so the mix of outputs is the mix of differences
-    of log beta.
-
-    Args:
-        model, joint, guidance: as in ``JointProcess.sample``.
-        rng: of the noise on the given columns; blocks come one after the other, each whole.
-    """
-
-    def __init__(self, model: Model, joint: JointProcess, guidance: NoisyGuidance, rng: torch.Generator) -> None:
-        self.model, self.joint, self.guidance, self.rng = model, joint, guidance, rng
-
-    def __call__(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
-        strong = self.model(x, t)
-        w = self.guidance.weight
-        if not self.guidance.active(max(float(clock.max()) for clock in t.values())):
-            return strong
-        weak_x, weak_t = {}, {}
-        for name, modality in self.joint.modalities.items():
-            weak_t[name] = torch.where(t[name] == 0, self.guidance.level(name), t[name])
-            weak_x[name] = modality.perturb(x[name], weak_t[name], s=t[name], rng=self.rng).xt
-        weak = self.model(weak_x, weak_t)
-        return {name: w * strong[name] + (1 - w) * weak[name] for name in strong}

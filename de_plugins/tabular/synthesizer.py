@@ -23,7 +23,6 @@ from de_plugins.tabular._conditions import NeverMissing, encode_given, fill, giv
 from de_plugins.tabular._frames import as_pandas
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.process import (
-    Guided,
     TableSource,
     TableTimes,
     absent_nats,
@@ -193,14 +192,12 @@ class TableSynthesizer:
         n, cells = int(n), given_cells(codec, given or {})
         if guidance is not None and not cells:
             raise DiffuseError("guidance: nothing to guide by, no column is given")
-        model, held = self.model, None
+        held = None
         if cells:
             draw = stream(seed, "given")
             coded = encode_given(codec, cells, draw)
             held = {name: repeated(g, n) for name, g in known_cells(coded, draw).items()}
-        if guidance is not None and self.joint is not None and model is not None:
-            model = Guided(model, self.joint, guidance, stream(seed, "guidance"))
-        frame = self._draw(model, n, held, steps, seed, progress)
+        frame = self._draw(self.model, n, held, steps, seed, progress, guidance)
         for name, cell in cells.items():  # a rare value, or a number between two float32, is exact this way
             frame[name] = cell.repeat(n).reset_index(drop=True)
         return self._back(frame)
@@ -257,37 +254,55 @@ class TableSynthesizer:
         steps: int,
         seed: int,
         progress: Callable[[int, int], None] | None,
+        guidance: NoisyGuidance | None = None,
     ) -> pd.DataFrame:
         x: dict[str, Tensor] = {}
         if self.joint is not None and model is not None:
             # "systematic" reveals as evenly as can be: one column at a time while there are no more columns than steps,
             # and then each is drawn given all that came before it
             methods = {name: "systematic" for name in self.joint.modalities if name == "classes"}
-            x = self.joint.sample(model, n, rng=seed, given=held, steps=steps, methods=methods, progress=progress)
+            x = self.joint.sample(
+                model,
+                n,
+                rng=seed,
+                given=held,
+                steps=steps,
+                methods=methods,
+                guidance=guidance,
+                progress=progress,
+            )
         classes = x.get("classes", torch.zeros(n, 0, dtype=torch.int64))
         return self.codec.decode(classes, x.get("numbers", torch.zeros(n, 0)), rng=stream(seed, "decode"))
 
     # --- likelihood ---------------------------------------------------------------------------------------------------
 
-    def bound(self, frame: Any, draws: int = 16, *, rng: Rng | None = None) -> np.ndarray:
-        """An upper bound on -log p(row), (n,) float64, nats: of the class probabilities and the density of the normal
-        scores.
+    def bound(self, frame: Any, draws: int = 16, *, table_units: bool = False, rng: Rng | None = None) -> np.ndarray:
+        """An upper bound on -log p(row), (n,) float64, nats.
+
+        Of the probability of the row's classes (rare values share one) times the density of its normal scores, in
+        mean 0 and variance 1: the scores of another codec have another density, and two such numbers do not compare.
+        With ``table_units`` it is of the numbers themselves: of the density per step of a column's grid, or per unit
+        where it has none, and at tied values and the two ends of their probability (``TableCodec.log_jacobian``).
 
         Args:
             frame: the training columns; a missing cell is a value here.
-            draws: points of the path a row.
+            draws: points of the path a row, an even number.
+            table_units: whether the codec's Jacobian is in it.
             rng: ``seed`` by default.
 
         Raises:
-            DiffuseError: other columns, or a cell that training could not have held.
+            DiffuseError: other columns, or a cell that training could not have held; under ``table_units`` a number
+                outside the training range, off its grid, or where the map to scores is not invertible.
         """
         codec, seed = self._fitted(), seed_of(self.seed if rng is None else rng)
-        coded = codec.encode(as_pandas(frame)[0], rng=stream(seed, "encode"))
+        table = as_pandas(frame)[0]
+        coded = codec.encode(table, rng=stream(seed, "encode"))
         if self.joint is None or self.model is None:
             return np.zeros(len(coded))
+        jacobian = codec.log_jacobian(table, coded).sum(1) if table_units else 0.0
         rows = rows_of(coded, stream(seed, "absent"))
         total = self.joint.bound(self.model, rows, rng=seed, draws=draws).total
-        return (total - absent_nats(rows, coded)).numpy()
+        return (total - absent_nats(rows, coded) - jacobian).numpy()
 
     # --- saving -------------------------------------------------------------------------------------------------------
 
