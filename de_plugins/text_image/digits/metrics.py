@@ -128,13 +128,14 @@ def measure(
         from_caption: samples given the captions in it.
         from_noisy_caption: samples given the captions in it, some words of which are masked.
         requested: (n,) int64, the digit that row i of the captions states, and of the noisy ones did before
-        the noise. from_image: samples given the held-out pictures, row by row in the order of data.held_out.
+            the noise.
+        from_image: samples given the held-out pictures, in the order of data.held_out, the whole once or several times.
         rng: generator or seed, for the baseline that draws.
     """
     shown = judge.digits(joint["image"])
     stroke = captions.parse_stroke(joint["caption"])
     named = stroke >= 0
-    truth = data.held_out.label
+    truth = data.held_out.label.repeat(len(from_image["label"]) // len(data.held_out))
     return {
         "judge_accuracy": judge.accuracy,
         "image_given_caption": agreement(judge.digits(from_caption["image"]), requested),
