@@ -170,7 +170,7 @@ class Sphere(Diffusion):
 
     def prior_kl(self, x0: Tensor) -> Tensor:
         """KL(p_v || uniform) at v = v(1): half its chi-square, (1/2) sum_l (2l + 1) exp(-l (l + 1) v), of which l = 1
-        is all but 1e-15; 2.4e-8 an element."""
+        is all but 1e-15; 2.3e-8 an element."""
         each = 1.5 * math.exp(-2 * 1e-4 * math.expm1(_RATE))
         return torch.full((len(x0),), self.elements * each, dtype=x0.dtype, device=x0.device)
 

@@ -12,10 +12,9 @@ from de_sphere.modality import Sphere
 from scipy.special import eval_legendre
 from scipy.stats import chi2
 
-import de_core.testing
 from de_core import DiffuseError, JointProcess, get_modality, list_modalities, register
 from de_core.modality import Noised
-from de_core.testing import OracleDenoiser
+from de_core.testing import OracleDenoiser, check_modality
 
 F64 = torch.float64
 ROOT = Path(__file__).parents[1]
@@ -208,13 +207,11 @@ def test_sampling_with_an_exact_network_finds_the_law(method):
     assert float(((counts - 1500 * law) ** 2 / (1500 * law)).sum()) < chi2.ppf(1 - 1e-6, 3)
 
 
+@pytest.mark.slow
 def test_conformance():
-    check = getattr(de_core.testing, "check_modality", None)
-    if check is None:
-        pytest.skip("this version of diffuse-everything has no check_modality")
     for shape in ((3,), (2, 3)):
         x = unit(400, 7, *shape[:-1]).float() + torch.tensor([0.0, 0.5, 1.0])
-        report = check(Sphere(shape), x / x.norm(dim=-1, keepdim=True))
+        report = check_modality(Sphere(shape), x / x.norm(dim=-1, keepdim=True))
         assert report.ok, report.to_text()
 
 
@@ -225,6 +222,12 @@ def test_the_description_says_what_the_class_does():
     assert get_modality("sphere") is Sphere
 
 
+def test_the_example_runs():
+    joint, model = runpy.run_path(str(ROOT / "example.py"))["train"](steps=3)
+    assert joint.validate(joint.sample(model, 8, rng=0, steps=4)) == 8
+
+
+@pytest.mark.slow
 def test_the_example_learns():
     """A quarter of its training: directions drawn for a colour are read back as it, where chance is a third."""
     example = runpy.run_path(str(ROOT / "example.py"))

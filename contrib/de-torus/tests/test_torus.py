@@ -11,10 +11,9 @@ from de_torus import de_modalities
 from de_torus.modality import Torus
 from scipy.stats import chi2
 
-import de_core.testing
 from de_core import DiffuseError, JointProcess, get_modality, list_modalities, register
 from de_core.modality import Noised
-from de_core.testing import OracleDenoiser
+from de_core.testing import OracleDenoiser, check_modality
 
 F64 = torch.float64
 ROOT = Path(__file__).parents[1]
@@ -148,13 +147,11 @@ def test_sampling_with_an_exact_network_finds_the_law():
     assert float(((counts - 4000 * law) ** 2 / (4000 * law)).sum()) < chi2.ppf(1 - 1e-6, 3)
 
 
+@pytest.mark.slow
 def test_conformance():
-    check = getattr(de_core.testing, "check_modality", None)
-    if check is None:
-        pytest.skip("this version of diffuse-everything has no check_modality")
     for shape in ((2,), (1,)):
         x = pair(400, 7, shape)[0]
-        report = check(Torus(shape), torch.where(x > 0, 0.3 * x + 2.5, 0.2 * x).clamp(-math.pi, math.pi))
+        report = check_modality(Torus(shape), torch.where(x > 0, 0.3 * x + 2.5, 0.2 * x).clamp(-math.pi, math.pi))
         assert report.ok, report.to_text()
 
 
@@ -174,6 +171,12 @@ def test_the_class_takes_at_most_60_lines():
     assert sum(bool(line.strip()) for k, line in enumerate(source.splitlines(), 1) if k not in doc) <= 60
 
 
+def test_the_example_runs():
+    joint, model = runpy.run_path(str(ROOT / "example.py"))["train"](steps=3)
+    assert joint.validate(joint.sample(model, 8, rng=0, steps=4)) == 8
+
+
+@pytest.mark.slow
 def test_the_example_learns():
     """A quarter of its training: angles drawn for a label are read back as it, where chance is a third."""
     example = runpy.run_path(str(ROOT / "example.py"))
