@@ -222,8 +222,7 @@ def test_guidance_weight_zero_is_the_weak_model(kind):
     weak = oracle({**x, **{k: v.flip(0) for k, v in x.items() if k != kind}}, t)[kind]
     when, then = torch.full((5,), 0.6), torch.full((5,), 0.55)
     for method in m.methods():
-        again = (lambda xi, ti: (strong, weak)) if method == "heun" else None
-        alone = (lambda xi, ti: weak) if method == "heun" else None
+        again, alone = (lambda xi, ti: (strong, weak)), (lambda xi, ti: weak)
         guided, _ = m.step(strong, x[kind], when, then, rng=2, method=method, weak=weak, weight=0.0, again=again)
         plain, _ = m.step(weak, x[kind], when, then, rng=2, method=method, again=alone)
         assert (guided - plain).abs().max() < 1e-5

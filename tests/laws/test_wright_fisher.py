@@ -15,6 +15,7 @@ from torch import Tensor
 
 from de_plugins.simplex import _wright_fisher as wf
 from de_plugins.simplex._counts import MIN_TAU, TABLE_TAU, saddlepoint_log_q
+from de_plugins.simplex.dirichlet_euler import shape_of
 
 F64 = torch.float64
 DRAWS = 200_000
@@ -297,7 +298,7 @@ def test_count_target_identity() -> None:
 
 def test_dirichlet_euler_has_its_mean_and_covariance() -> None:
     h, mu = 0.07, t64(0.5, 0.3, 0.2)
-    x = wf.dirichlet_euler(mu.expand(DRAWS, 3), mu.expand(DRAWS, 3), h, rng())
+    x = wf.dirichlet(shape_of(mu.expand(DRAWS, 3), h), rng(), F64)
     assert bool(((x.mean(0) - mu).abs() < SIGMAS * x.std(0) / math.sqrt(DRAWS)).all())
     products = (x - mu)[:, :, None] * (x - mu)[:, None, :]
     covariance = h * (torch.diag(mu) - mu[:, None] * mu[None])
@@ -307,12 +308,12 @@ def test_dirichlet_euler_has_its_mean_and_covariance() -> None:
 def test_dirichlet_euler_at_the_edges() -> None:
     x = torch.eye(3)
     for h in (1e-7, 0.5, 1 - 1e-7, torch.tensor([0.1, 0.2, 0.3])):
-        out = wf.dirichlet_euler(x, x + torch.tensor([-1e-3, 0.0, 1e-3]), h, rng())
+        out = wf.dirichlet(shape_of(x + torch.tensor([-1e-3, 0.0, 1e-3]), h), rng(), x.dtype)
         assert out.dtype == x.dtype
         assert bool((out > 0).all())
         assert torch.allclose(out.sum(-1), torch.ones(3), atol=1e-6)
     with pytest.raises(ValueError, match=r"expected steps h in \(0, 1\)"):
-        wf.dirichlet_euler(x, x, 1.0, rng())
+        shape_of(x, 1.0)
 
 
 @pytest.mark.parametrize("parts", [2, 16])

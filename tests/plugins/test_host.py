@@ -1,7 +1,11 @@
 """The plugin host under fire: whatever a plugin does, the host lives, the others work, the reason is told."""
 
+import concurrent.futures
 import contextlib
 import importlib
+import io
+import json
+import re
 import subprocess
 import sys
 import warnings
@@ -13,7 +17,7 @@ from de_core.cli import main
 from de_core.errors import DiffuseError, PluginError
 from de_core.hookspecs import CommandInfo, MetricInfo, ModalityInfo
 from de_core.plugins import PluginWarning, get_component, get_modality, list_modalities, plugin_records
-from de_core.testing.fake_distribution import fake_distribution
+from de_core.testing.fake_distribution import fake_distribution, nothing_installed
 
 
 def light(*names: str, target: str = "{package}.heavy:Thing", extra: str = "") -> str:
@@ -45,7 +49,7 @@ def good_neighbours(monkeypatch):
     monkeypatch.delenv("DE_PLUGINS", raising=False)
     builtin = fake_distribution("diffuse-everything", {"gaussian": "fake_core.plugin"}, good("fake_core", "gaussian"))
     stranger = fake_distribution("de-good", {"circle": "de_good.plugin"}, good("de_good", "circle"))
-    with builtin, stranger:
+    with nothing_installed(), builtin, stranger:
         yield
 
 
@@ -81,6 +85,15 @@ BROKEN = {
         Exception,
         "E",
     ),
+    "error that exits when it is read": (
+        "class E(Exception):\n  def __str__(self): raise SystemExit\nraise E",
+        Exception,
+        "E",
+    ),
+    "error that no terminal shows": (r"raise ValueError('\x1b[2J \ud800 gone')", ValueError, r"\x1b[2J \ud800 gone"),
+    "error without end": ("raise ValueError('ab' * 10_000)", ValueError, "abab..."),
+    "raises what is no Exception": ("class E(BaseException): pass\nraise E('odd')", BaseException, "odd"),
+    "runs without end": ("def f(): f()\nf()", RecursionError, "recursion"),
     "does not compile": ("def (", SyntaxError, "invalid syntax"),
     "needs what is missing": ("import surely_not_installed", ModuleNotFoundError, "surely_not_installed"),
     "no hook": ("x = 1", PluginError, "found none"),
@@ -94,6 +107,31 @@ BROKEN = {
         PluginError,
         "expected ModalityInfo in the list, got int",
     ),
+    "hook gives without end": (
+        HOOK + "while True: yield ModalityInfo('x', 'a:b')",
+        PluginError,
+        "expected a list of ModalityInfo, got generator",
+    ),
+    "hook returns a list of its own making": (
+        HOOK + "return type('L', (list,), {'__iter__': lambda self: iter(int, 1)})()",
+        PluginError,
+        "expected a list of ModalityInfo, got L",
+    ),
+    "hook returns its own kind of description": (
+        HOOK + "return [type('My', (ModalityInfo,), {'kind': 'banana', '__hash__': None})('x', 'a:b')]",
+        PluginError,
+        "expected ModalityInfo in the list, got My",
+    ),
+    "hook returns an empty description": (
+        HOOK + "return [object.__new__(ModalityInfo)]",
+        AttributeError,
+        "no attribute 'name'",
+    ),
+    "description changed behind the constructor's back": (
+        HOOK + "info = ModalityInfo('x', 'a:b'); object.__setattr__(info, 'api_version', None); return [info]",
+        DiffuseError,
+        "two integers",
+    ),
     "hook returns another kind": (
         HOOK + "return [MetricInfo('m', 'a:b')]",
         PluginError,
@@ -106,6 +144,16 @@ BROKEN = {
         "package.module:Name",
     ),
     "name with spaces": (HOOK + "return [ModalityInfo('my torus', 'a:b')]", DiffuseError, "my torus"),
+    "summary of two lines": (
+        HOOK + r"return [ModalityInfo('x', 'a:b', summary='one\ntwo')]",
+        DiffuseError,
+        "one printable line",
+    ),
+    "registers on import": (
+        "from de_core import ModalityInfo, register\nregister(ModalityInfo('x', 'a:b'))",
+        PluginError,
+        "still asking the plugins",
+    ),
     "version as text": (
         HOOK + "return [ModalityInfo('x', 'a:b', api_version='1.0')]",
         DiffuseError,
@@ -171,6 +219,58 @@ def test_an_entry_point_file_that_is_none():
         pytest.warns(PluginWarning, match="entry_points.txt is broken"),
     ):
         neighbours_work()
+
+
+def test_an_entry_point_file_that_is_no_text():
+    with fake_distribution("de-bad", {"bad": "de_bad"}, {"de_bad": ""}) as folder:
+        with (folder / "de_bad-1.0.dist-info" / "entry_points.txt").open("ab") as file:
+            file.write(b"\xff")
+        plugins.refresh()
+        with pytest.warns(PluginWarning, match=r"entry_points.txt is broken: UnicodeDecodeError"):
+            neighbours_work()
+
+
+def test_a_distribution_without_a_version():
+    with fake_distribution("de-bad", {"torus": "de_bad.plugin"}, good("de_bad", "torus")) as folder:
+        (folder / "de_bad-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: de-bad\n")
+        plugins.refresh()
+        assert record_of("de-bad:torus").origin == "de-bad"
+        assert main(["plugins"]) == 0
+        neighbours_work()
+
+
+def test_a_plugin_that_clears_the_path_hides_nobody():
+    """It lies before the others on the path, so that it is asked while they are still to be found."""
+    path = list(sys.path)
+    try:
+        source = "import sys\nsys.path[:] = sys.path[3:]\n" + light("torus")
+        with (
+            fake_distribution("a-first", {"bad": "a_first"}, {"a_first": source}),
+            pytest.warns(PluginWarning, match=r"No module named '(de_good|fake_core)'"),
+        ):
+            assert {record.key for record in plugin_records()} >= {
+                "a-first:torus",
+                "de-good:circle",
+                "diffuse-everything:gaussian",
+            }
+    finally:
+        sys.path[:] = path
+
+
+def test_a_plugin_that_makes_warnings_errors_does_so_for_itself():
+    with installed("import warnings\nwarnings.simplefilter('error')\nraise ValueError") as said:
+        assert len(said) == 1
+        neighbours_work()
+        assert main(["gret"]) == 2  # and no failure of ours
+
+
+def test_many_threads_ask_at_once():
+    with fake_distribution("de-slow", {"torus": "de_slow.plugin"}, good("de_slow", "torus")) as folder:
+        light_module = folder / "de_slow" / "plugin.py"
+        light_module.write_text("import time\ntime.sleep(0.2)\n" + light_module.read_text())
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(get_modality, ["torus", "circle"] * 8))
+        assert found == [get_modality("torus"), get_modality("circle")] * 8
 
 
 @pytest.mark.parametrize(
@@ -241,6 +341,11 @@ NO_MODALITY = {
     "instance": ("Thing = 3", TypeError, "expected a subclass"),
     "abstract": ("from de_core.modality import Modality\nclass Thing(Modality): pass", TypeError, "lacks"),
     "missing": ("Other = 1", AttributeError, "Thing"),
+    "capability that there is not": (
+        HEAVY + "class Flier(Thing):\n    capabilities = frozenset({'fly'})",
+        DiffuseError,
+        "unknown capability ['fly']",
+    ),
     "raises": ("raise RuntimeError('no gpu')", RuntimeError, "no gpu"),
     "exits": ("import sys; sys.exit('bye')", SystemExit, "bye"),
     "needs what is missing": ("import surely_not_installed", ModuleNotFoundError, "surely_not_installed"),
@@ -254,7 +359,7 @@ def test_a_class_that_is_none_breaks_when_it_is_asked_for(how, capsys):
         assert said == []
         assert record_of("de-bad:torus").status == "lazy"
         for _ in range(2):
-            with pytest.raises(PluginError, match=words) as caught:
+            with pytest.raises(PluginError, match=re.escape(words)) as caught:
                 get_modality("torus")
             assert isinstance(caught.value.__cause__, cause)
         assert record_of("de-bad:torus").status == "broken"
@@ -265,6 +370,56 @@ def test_a_class_that_is_none_breaks_when_it_is_asked_for(how, capsys):
         assert "broken" in capsys.readouterr().out
 
 
+def test_a_description_that_promises_more_than_the_class_keeps():
+    with installed(light("torus", extra=", capabilities={'density', 'ode'}")):
+        assert record_of("de-bad:torus").status == "lazy"
+        with pytest.raises(PluginError, match="capabilities that the class does not declare: density, ode"):
+            get_modality("torus")
+        neighbours_work()
+
+
+def test_a_command_of_the_cores_own_name_is_shadowed(capsys):
+    source = (
+        "from de_core.hookspecs import CommandInfo, hookimpl\n"
+        "@hookimpl\ndef de_commands():\n    return [CommandInfo('plugins', 'a:b'), CommandInfo('inspect', 'a:b')]\n"
+    )
+    with installed(source):
+        assert record_of("de-bad:plugins").status == record_of("de-bad:inspect").status == "shadowed"
+        assert main(["plugins"]) == 0
+        assert "the name 'inspect' is a built-in's" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("result", ["'rubbish'", "[1]", "1 / 0"])
+def test_a_command_that_does_not_return_a_code_failed(result, capsys):
+    source = (
+        "from de_core.hookspecs import CommandInfo, hookimpl\n"
+        "@hookimpl\ndef de_commands():\n    return [CommandInfo('greet', 'de_bad.heavy:Greet')]\n"
+    )
+    heavy = f"class Greet:\n  def add_arguments(self, parser): pass\n  def run(self, args): return {result}"
+    with installed(source, heavy=heavy):
+        assert main(["greet"]) == 3
+        assert "diffuse: command 'greet' of de-bad 1.0 failed: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("examples", "code", "words"),
+    [
+        ("raise ValueError('no data')", 3, "modality 'torus' cannot be checked: ValueError: no data"),
+        ("sys.exit(0)", 3, "modality 'torus' cannot be checked: SystemExit: 0"),
+        ("return 3", 3, "modality 'torus' cannot be checked: TypeError"),
+        ("return [7]", 3, "modality 'torus' cannot be checked: TypeError"),
+        ("return []", 2, "nothing to check"),
+    ],
+)
+def test_a_modality_that_cannot_be_checked_has_not_passed(capsys, examples, code, words):
+    heavy = f"{HEAVY}import sys\ndef examples():\n    print('hello')\n    {examples}\nThing.examples = examples\n"
+    with installed(light("torus"), heavy=heavy):
+        assert main(["plugins", "check", "torus", "--json"]) == code
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert words in said.err
+
+
 def test_keyboard_interrupt_is_the_persons_own():
     with (
         fake_distribution("de-bad", {"bad": "de_bad"}, {"de_bad": "raise KeyboardInterrupt"}),
@@ -272,6 +427,18 @@ def test_keyboard_interrupt_is_the_persons_own():
     ):
         plugin_records()
     neighbours_work()
+    with installed(light("torus"), heavy="raise KeyboardInterrupt"), pytest.raises(KeyboardInterrupt):
+        get_modality("torus")
+    neighbours_work()
+
+
+def test_words_beyond_the_terminals_alphabet(monkeypatch):
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    with installed(light("torus", extra=", summary='Größe'")):
+        assert main(["plugins"]) == 0
+    screen.seek(0)
+    assert r"Gr\xf6\xdfe" in screen.read()
 
 
 def test_a_plugin_that_prints_does_not_spoil_stdout(capsys):
@@ -297,7 +464,7 @@ def test_importing_the_core_discovers_nothing(tmp_path):
         subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}; {code}"], check=True, cwd=tmp_path)
 
 
-def test_off_asks_nobody_but_the_builtins(monkeypatch):
+def test_off_asks_nobody_but_the_builtins(monkeypatch, capsys):
     monkeypatch.setenv("DE_PLUGINS", "off")
     with installed("raise ValueError") as said:
         assert said == []
@@ -308,6 +475,11 @@ def test_off_asks_nobody_but_the_builtins(monkeypatch):
             get_modality("circle")
         with pytest.raises(DiffuseError, match=r"unknown modality 'torus'.*not asked or broken: .*de-bad:bad"):
             get_modality("torus")
+        for arguments in (["plugins"], ["plugins", "show", "circle"]):
+            assert main(arguments) == 0
+            out = capsys.readouterr().out
+            assert "blocked" in out
+            assert "DE_PLUGINS=off" in out
     assert get_modality("gaussian")
 
 
@@ -328,10 +500,20 @@ def test_strict_raises_what_is_broken(monkeypatch, capsys):
             with pytest.raises(PluginError, match="no luck") as caught:
                 ask()
             assert isinstance(caught.value.__cause__, ValueError)
-        assert main(["plugins"]) == 3
-        said = capsys.readouterr()
-        assert "de-bad:bad" in said.out
-        assert "no luck" in said.err
+        for arguments in (["plugins"], ["plugins", "show", "bad"], ["plugins", "show", "circle"]):
+            assert main(arguments) == 3
+            said = capsys.readouterr()
+            assert arguments[-1].removeprefix("plugins") in said.out
+            assert "no luck" in said.err
+        assert main(["plugins", "--json"]) == 3
+        assert "de-bad:bad" in {p["key"] for p in json.loads(capsys.readouterr().out)["plugins"]}
+    with installed(light("torus", extra=", api_version=(2, 0)")), pytest.raises(PluginError, match="incompatible"):
+        list_modalities()
+    with installed(light("torus"), heavy="1 / 0"):  # known to be broken once somebody has looked
+        with pytest.raises(PluginError, match="division by zero"):
+            get_modality("torus")
+        with pytest.raises(PluginError, match="division by zero"):
+            get_modality("gaussian")
 
 
 @pytest.mark.parametrize("setting", ["on", "only", "only=", "off=1", "strict=x"])

@@ -11,7 +11,7 @@ import torch
 from de_core import DiffuseError, NoisyGuidance
 from de_core.artifact import save_artifact
 from de_plugins.tabular import TableCodec, TableSynthesizer, process
-from de_plugins.tabular.process import Guided, TableSource, TableTimes, absent_nats, rows_of, table_process
+from de_plugins.tabular.process import TableSource, TableTimes, absent_nats, rows_of
 from de_plugins.tabular.schema import Schema
 
 N = 400
@@ -142,26 +142,6 @@ def test_guidance_at_weight_one_changes_nothing(fitted):
     plain = fitted.sample(50, given)
     pd.testing.assert_frame_equal(plain, fitted.sample(50, given, NoisyGuidance(1.0, sigma=0.5)))
     assert not plain.equals(fitted.sample(50, given, NoisyGuidance(4.0, sigma=0.5)))
-
-
-def test_guided_mixes_outputs_and_noises_only_what_is_given():
-    joint = table_process((3, 4), 2)
-    calls = []
-
-    def model(x, t):
-        calls.append((dict(x), dict(t)))
-        return {"classes": torch.full((5, 7), float(len(calls))), "numbers": torch.full((5, 2), float(len(calls)))}
-
-    x = {"classes": torch.tensor([[1, 4]] * 5), "numbers": torch.tensor([[0.5, 0.7]] * 5)}
-    t = {"classes": torch.tensor([[0.0, 0.6]] * 5), "numbers": torch.tensor([[0.0, 0.6]] * 5)}
-    rng = torch.Generator().manual_seed(0)
-    out = Guided(model, joint, NoisyGuidance(3.0, sigma=1.0), rng)(x, t)
-    assert torch.equal(out["numbers"], torch.full((5, 2), 3.0 * 1 - 2.0 * 2))
-    weak_x, weak_t = calls[1]
-    assert torch.equal(weak_t["numbers"], torch.tensor([[1.0, 0.6]] * 5))
-    assert torch.equal(weak_x["classes"], torch.tensor([[3, 4]] * 5))  # sigma = 1: the given class is masked
-    assert torch.equal(weak_x["numbers"][:, 1], x["numbers"][:, 1])
-    assert not torch.equal(weak_x["numbers"][:, 0], x["numbers"][:, 0])
 
 
 @pytest.mark.parametrize(

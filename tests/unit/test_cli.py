@@ -11,11 +11,12 @@ import types
 import pytest
 import torch
 
-import de_core
+import de_core.cli.plugins
+import de_core.testing.report
 from de_core.artifact import save_artifact
 from de_core.cli import main
 from de_core.cli.inspect import sparkline
-from de_core.testing.fake_distribution import fake_distribution
+from de_core.testing.fake_distribution import fake_distribution, nothing_installed
 
 LIGHT = """
 from de_core.hookspecs import CommandInfo, ModalityInfo, hookimpl
@@ -51,7 +52,7 @@ def acme(monkeypatch):
     monkeypatch.delenv("DE_DEBUG", raising=False)
     modules = {"acme": "", "acme.light": LIGHT, "acme.heavy": HEAVY}
     with (
-        fake_distribution("diffuse-everything", {}, {}),
+        nothing_installed(),
         fake_distribution("acme", {"acme": "acme.light"}, modules),
     ):
         yield
@@ -180,6 +181,10 @@ def test_check_asks_the_kit(capsys, monkeypatch):
     assert json.loads(capsys.readouterr().out) == {"ok": True}
     assert asked == [("torus", None), ("torus", "law")]
     assert main(["plugins", "check", "torus", "--level", "vibes"]) == 2
+
+
+def test_the_levels_are_the_kits():
+    assert de_core.cli.plugins.LEVELS == de_core.testing.report.LEVELS
 
 
 def test_a_bad_plugin_is_warned_of_on_one_line(capsys):

@@ -8,6 +8,7 @@ import torch
 from de_core import (
     ClassifierFreeGuidance,
     DiffuseError,
+    Faces,
     Given,
     JointProcess,
     Modality,
@@ -125,6 +126,71 @@ def test_names_and_batches():
         joint.loss(zeros, data(), rng=0, times=Staged([(1.0, Staged([(1.0, _Fixed(), {})]), {"sound": 1.0})]))
 
 
+@pytest.mark.parametrize("weight", [-1.0, -1e-9, nan, float("inf")])
+def test_weights_that_are_none(weight):
+    """A negative weight would train a head away from the data, in silence."""
+    with pytest.raises(DiffuseError, match=says("weights", "at least 0", "'label'", str(weight))):
+        process().loss(zeros, data(), rng=0, weights={"label": weight})
+
+
+def test_no_rows_have_no_loss():
+    with pytest.raises(DiffuseError, match=says("loss", "at least 1 row", "got 0")):
+        process().loss(zeros, {name: x[:0] for name, x in data().items()}, rng=0)
+
+
+def test_policies_that_are_none():
+    for options in ({"share": 1.5}, {"share": -0.1}, {"ends": 2.0}, {"ends": nan}):
+        name, value = next(iter(options.items()))
+        with pytest.raises(DiffuseError, match=says("faces", name, r"[0, 1]", str(value))):
+            Faces(**options)
+    for t in (1.5, -0.1, nan):
+        with pytest.raises(DiffuseError, match=says("stages", "'ink'", r"[0, 1]", str(t))):
+            Staged([(1.0, Faces(), {"ink": t})])
+    joint = process()
+    with pytest.raises(DiffuseError, match=says("'image'", r"times in [0, 1]")):
+        joint.loss(zeros, data(), rng=0, times=_Drawn(lambda shape: torch.full(shape, 1.5)))
+    with pytest.raises(DiffuseError, match=says("'image'", "(3,)", "(3, 1)")):
+        joint.loss(zeros, data(), rng=0, times=_Drawn(lambda shape: torch.full((*shape, 1), 0.5)))
+    with pytest.raises(DiffuseError, match=says("'ink'", "clock")):
+        joint.loss(zeros, data(), rng=0, times=_Drawn(lambda shape: torch.full(shape, 0.5), leave="ink"))
+
+
+class _Drawn:
+    """A policy that answers with ``value(shape)``, for all modalities but one."""
+
+    def __init__(self, value, leave=None):
+        self.value, self.leave = value, leave
+
+    def draw(self, shapes, *, rng, progress=0.0):
+        return {name: self.value(shape) for name, shape in shapes.items() if name != self.leave}
+
+
+NOISED = [
+    ("caption", torch.full((B, 2), 5), ["'caption'", "0 to 4", "5"]),  # 4 is the mask
+    ("caption", torch.full((B, 2), -1), ["'caption'", "0 to 4", "-1"]),
+    ("label", torch.full((B,), 3), ["'label'", "0 to 2", "3"]),
+    ("ink", torch.full((B, 3), 0.3), ["'ink'", "sum to 1"]),
+    ("image", torch.full((B, 2), nan), ["'image'", "finite"]),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "words"), NOISED)
+def test_a_noised_given_value_outside_the_space(name, value, words):
+    with pytest.raises(DiffuseError, match=says(*words)):
+        process().sample(zeros, B, given={name: Given(value, level=0.5)}, rng=0, steps=2)
+
+
+def test_a_noised_given_value_may_hold_masks_and_mixtures():
+    joint = process()
+    joint.sample(zeros, B, given={"caption": Given(torch.full((B, 2), 4), level=0.5)}, rng=0, steps=2)
+    corners = get_modality("simplex")((3,), "posterior")
+    mixed = torch.tensor([[1.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
+    corners.validate_noised(mixed)
+    corners.validate(mixed[:1])
+    with pytest.raises(DiffuseError, match=says("one-hot", "'posterior'", "row 1")):
+        corners.validate(mixed)  # its last move draws a corner, and its bound counts one
+
+
 class _Fixed:
     def draw(self, shapes, *, rng, progress=0.0):
         return {name: torch.full(shape, 0.5) for name, shape in shapes.items()}
@@ -135,6 +201,8 @@ def test_processes_that_are_none():
         JointProcess({})
     with pytest.raises(DiffuseError, match=says("'x'", "expected a Modality", "int")):
         JointProcess({"x": 3})
+    with pytest.raises(DiffuseError, match=says("block", "at least 1", "0")):
+        JointProcess(process().modalities, block=0)
 
 
 class _Plain(get_modality("gaussian")):
@@ -240,7 +308,7 @@ BAD_REQUESTS = [
         ["'caption'", "level 0", "0.5"],
     ),
     ({"given": {"caption": Given(GIVEN["caption"], resample=0)}}, ["'caption'", "resample", "0"]),
-    ({"methods": {"image": "magic"}}, ["'image'", "'magic'", "dpm_solver, euler, heun, ancestral"]),
+    ({"methods": {"image": "magic"}}, ["'image'", "'magic'", "expected one of dpm_solver, euler, heun"]),
     ({"methods": {"sound": "euler"}}, ["unknown modality 'sound'"]),
     (
         {"given": {"label": Given(GIVEN["label"], level=0.6)}, "guidance": NoisyGuidance(2.0, sigma=0.5)},
