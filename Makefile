@@ -2,8 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+CONTRIB := $(wildcard contrib/*/pyproject.toml)
 
-.PHONY: demo test lint test-slow clean
+.PHONY: demo test lint test-slow docs clean
 
 demo: .venv/.demo
 	$(BIN)/diffuse demo
@@ -13,6 +14,10 @@ test: .venv/.dev lint
 
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
+
+# the site, into docs/_build; a warning is an error
+docs: .venv/.dev
+	$(BIN)/python -m sphinx -W --keep-going -q docs docs/_build
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -27,9 +32,11 @@ lint: .venv/.dev
 	$(PIP) -e ".[demo]"
 	touch $@
 
-.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+# the distributions under contrib/ are installed as a stranger's would be, and found through their entry points
+.venv/.dev: pyproject.toml constraints.txt $(CONTRIB) | .venv/bin/python
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps --no-build-isolation $(CONTRIB:%/pyproject.toml=-e ./%)
 	touch $@ .venv/.demo
 
 clean:
-	rm -rf .venv build *.egg-info demo-out
+	rm -rf .venv build *.egg-info contrib/*/build contrib/*/*.egg-info demo-out docs/_build
