@@ -3,10 +3,11 @@
     diffuse demo --out demo-out
     python benchmarks/steps_quality.py demo-out/model [--figure docs/images/steps_quality.png]
 
-A sample is a picture, ink shares, a label and the digit its caption states; each coordinate is divided by its
-standard deviation over the real digits. The energy distance is 2 E|X - Y| - E|X - X'| - E|Y - Y'|, X sampled, Y real;
-its standard error is that of the sampled side, 2 sd(E|x_i - Y| - E|x_i - X'|)/sqrt(n). Prints JSON: by stepper and
-step count the distance, its error and the network calls a sample; and whether 20 steps lie within three errors of 500.
+A sample is a picture, ink shares, a label and the digit its caption states. Pixels are whole numbers from 0 to 16, as
+in the data; each coordinate is divided by its standard deviation over the real digits. The energy distance is
+2 E|X - Y| - E|X - X'| - E|Y - Y'|, X sampled, Y real; its standard error is that of the sampled side,
+2 sd(E|x_i - Y| - E|x_i - X'|)/sqrt(n). Prints JSON: by stepper and step count the distance, its error and the network
+calls a sample; and whether 20 steps lie within three errors of 500.
 Source: Szekely and Rizzo 2013, Energy statistics.
 """
 
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from de_plugins.text_image.digits.captions import Captions
-from de_plugins.text_image.digits.data import load_digits_joint
+from de_plugins.text_image.digits.data import load_digits_joint, pixels_of
 from de_plugins.text_image.digits.model import DigitsNet, digits_process
 
 DEFAULT = {"image": "ancestral", "caption": "systematic"}  # as the demo samples
@@ -42,7 +43,7 @@ def coordinates(x: dict[str, Tensor], captions: Captions) -> Tensor:
     stated = captions.parse(x["caption"])
     hot = torch.nn.functional.one_hot
     parts = [
-        x["image"].flatten(1).clamp(-1, 1),
+        pixels_of(x["image"]).round().flatten(1),
         x["ink"],
         hot(x["label"], 10),
         hot(torch.where(stated < 0, 10, stated), 11),

@@ -105,7 +105,7 @@ def train(
     """The demo's model, trained on the training part. Ctrl-C ends the training and keeps what there is."""
     joint = digits_process()
     torch.manual_seed(seed)  # the network's first weights: torch's initialisers know no other source
-    model = DigitsNet()
+    model = DigitsNet(data.train.image)
     trainer = Trainer(
         joint,
         model,

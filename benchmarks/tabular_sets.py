@@ -1,0 +1,79 @@
+"""The six data sets in the roles and splits of the published comparisons, from the folder that DIFFUSE_DATA names.
+
+TabSyn's convention (Zhang et al. 2024, 2310.09656), which TabDiff and Diffuse Everything reuse: Adult keeps its
+official split, the others are cut 90/10 by numpy's seed 1234; categories are read as text, "?" and all.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pandas as pd
+
+__all__ = ["SETS", "DataSet", "load"]
+
+
+@attrs.frozen
+class DataSet:
+    """Roles of a data set.
+
+    Args:
+        target: the column that the utility score predicts.
+        regression: whether it is a number; it is scored as log(clip(y, 1, 20000)).
+        categories: columns that are read as text, beside those that are text.
+        dropped: columns left out.
+    """
+
+    target: str
+    regression: bool = False
+    categories: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+SETS = {
+    "adult": DataSet("income"),
+    "default": DataSet(
+        "default payment next month",
+        categories=("SEX", "EDUCATION", "MARRIAGE", "PAY_0", *(f"PAY_{k}" for k in range(2, 7))),
+        dropped=("ID",),
+    ),
+    "shoppers": DataSet("Revenue", categories=("OperatingSystems", "Browser", "Region", "TrafficType")),
+    "magic": DataSet("class"),
+    "beijing": DataSet("pm2.5", True, ("year", "month", "day", "hour"), ("No",)),
+    "news": DataSet("shares", True),
+}
+
+
+def load(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training and test rows."""
+    folder = Path(os.environ["DIFFUSE_DATA"])
+    if name == "adult":
+        parts = [folder / "adult_train.csv.gz", folder / "adult_test.csv.gz"]
+        train, test = (pd.read_csv(part, na_values=[], keep_default_na=False) for part in parts)
+        return train, test
+    text: dict = dict.fromkeys((*SETS[name].categories, SETS[name].target if not SETS[name].regression else ""), str)
+    table = pd.read_csv(folder / f"{name}.csv.gz", dtype=text, keep_default_na=name == "beijing")
+    if name == "magic":
+        table = table.iloc[1:]  # their loader takes the first row for a heading
+    if name == "beijing":
+        table = table.dropna(subset=["pm2.5"])
+    if name == "news":
+        table = _news(table)
+    table = table.drop(columns=list(SETS[name].dropped)).reset_index(drop=True)
+    order = np.arange(len(table))
+    np.random.seed(1234)
+    np.random.shuffle(order)
+    cut = int(0.9 * len(table))
+    return tuple(table.iloc[part].reset_index(drop=True) for part in (order[:cut], order[cut:]))
+
+
+def _news(table: pd.DataFrame) -> pd.DataFrame:
+    """The indicators of channel and weekday as two categories: the first largest of each group, in file order."""
+    out = table
+    for name, prefixes in {"data_channel": ("data_channel_is_",), "weekday": ("weekday_is_", "is_weekend")}.items():
+        group = [c for c in table.columns if c.startswith(prefixes)]
+        out = out.drop(columns=group).assign(**{name: table[group].to_numpy().argmax(1).astype(str)})
+    return out
