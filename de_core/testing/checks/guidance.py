@@ -47,8 +47,8 @@ def guidance_identities(case: Case) -> str:
 @check("guidance_mixes_scores", "law", needs=("generator",), spec="5. Joint process, guidance")
 def guidance_mixes_scores(case: Case) -> str:
     """Guidance at weight w has the score w s_strong + (1 - w) s_weak. Diffusions: half-way between two outputs the mean
-    move is half-way; chains: jumps go to y in proportion to R_strong^w R_weak^(1-w). finish likewise: where it draws
-    among few states, in proportion to p_strong^w p_weak^(1-w)."""
+    move is half-way; chains: an element's jumps go to y in proportion to R_strong^w R_weak^(1-w), a step may set how
+    often it jumps. finish likewise: where it draws among few states, in proportion to p_strong^w p_weak^(1-w)."""
     pattern = case.output(1, "mixes").sign() * 1.5
     for method in exact_methods(case):
         if case.floating:
@@ -108,22 +108,25 @@ def _geometric(case: Case, method: str | None) -> None:
     if int(used.sum()) < 2:
         raise Skipped("the states have fewer than two ways to go")
     n = max(10_000, min(200_000, 10_000_000 // rows(y, 2)[0].numel()))
+    element = (y[0] != x).reshape(len(y[0]), -1).unique(dim=0, return_inverse=True)[1]  # what each neighbour changes
+    place = torch.nn.functional.one_hot(element).double().mT  # (elements, neighbours)
     logs = [m.score(o, x, when)[0].double() for o in (strong, weak)]
     for weight in (0.5, 2.0):
         mixed = into[0].log() + weight * logs[0] + (1 - weight) * logs[1]
         rates = torch.where(used, mixed.exp(), 0.0)
-        law = rates / rates.sum()
         plain = max(float(torch.where(used, into[0] * log.exp(), 0.0).sum()) for log in logs)
         h = 0.03 / max(float(rates.sum()), plain, 1e-9)
         moved = _step(case, x.expand(n, *m.event_shape), t, t - min(h, 0.1 * t), method)(strong, weak, weight, "w")
-        hit = (moved.reshape(n, 1, -1) == y[0].reshape(1, len(law), -1)).all(2).double().sum(0)
-        hit = torch.where((y[0] == x).reshape(len(law), -1).all(1), 0.0, hit)  # padding
-        jumps = float(hit.sum())
-        if jumps < 200:
+        hit = (moved.reshape(n, 1, -1) == y[0].reshape(1, len(rates), -1)).all(2).double().sum(0)
+        hit = torch.where((y[0] == x).reshape(len(rates), -1).all(1), 0.0, hit)  # padding
+        jumps = place.mT @ (place @ hit)  # of the same element as each neighbour's
+        share, law = hit / jumps.clamp_min(1), rates / (place.mT @ (place @ rates))
+        enough = used & (jumps >= 200)
+        if not bool(enough.any()):
             continue
-        share = hit / jumps
         # a jump in a step of total chance .03 is the only one but for one case in thirty; rates move over a tenth of t
-        gap = zscore(share - law, (law * (1 - law) / jumps).sqrt(), 0.01 + 0.04 * law)
+        error = (law * (1 - law) / jumps.clamp_min(1)).sqrt()
+        gap = zscore((share - law)[enough], error[enough], 0.01 + 0.04 * law[enough])
         require(
             gap < SIGMAS,
             f"{method or 'default'}: at weight {weight:g} jumps go to the neighbours with shares "
