@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,13 +13,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from de_core import DiffuseError, Given, JointProcess, NoisyGuidance, load_artifact, save_artifact
+from de_core import DiffuseError, Given, JointProcess, NoisyGuidance
 from de_core.joint import Model
 from de_core.plugins import get_component
 from de_core.rng import Rng, seed_of, stream
 from de_core.train import Trainer
 from de_plugins.tabular._conditions import NeverMissing, encode_given, fill, given_cells, known_cells, repeated
 from de_plugins.tabular._frames import as_pandas
+from de_plugins.tabular._saving import build, load_table, save_table
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.process import (
     TableSource,
@@ -136,7 +136,7 @@ class TableSynthesizer:
             joint = table_process(sizes, numbers)
             network = get_component("backbone", self.backbone)
             settings = network.for_preset(self.preset, sizes, numbers)
-            model = _build(network, settings, codec, self.seed, log_shares(coded, sizes))
+            model = build(network, settings, codec, self.seed, log_shares(coded, sizes))
             result = Trainer(
                 joint,
                 model,
@@ -312,21 +312,8 @@ class TableSynthesizer:
         Raises:
             DiffuseError: not fitted, or the directory holds other things.
         """
-        config, tensors = self._fitted().state()
-        tensors = {f"codec.{name}": tensor for name, tensor in tensors.items()}
-        if self.model is not None:
-            tensors |= {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
-        config = {
-            "kind": "tabular",
-            "parameters": self.parameters,
-            "synthesizer": self.get_params(),
-            "training": {"steps": self.steps, "seconds": self.seconds, "interrupted": self.interrupted},
-            "joint": None if self.joint is None else self.joint.config(),
-            "backbone": None if self.model is None else self.model.settings,
-            **config,
-        }
-        curve = "".join(json.dumps(record) + "\n" for record in self.curve)
-        save_artifact(path, config, tensors, {"curve.jsonl": curve, "schema.toml": self.schema.to_toml()})
+        self._fitted()
+        save_table(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> TableSynthesizer:
@@ -335,45 +322,10 @@ class TableSynthesizer:
         Raises:
             DiffuseError: there is no such artifact, it is of another kind, or it is damaged.
         """
-        artifact = load_artifact(path)
-        config = artifact.config
-        if config["kind"] != "tabular":
-            raise DiffuseError(f"artifact {path}: expected a fitted table, got an artifact of kind {config['kind']!r}")
-        try:
-            self = cls(**config["synthesizer"])
-            knots = {
-                name.removeprefix("codec."): x for name, x in artifact.tensors.items() if name.startswith("codec.")
-            }
-            self.codec = TableCodec.from_state(config, knots)
-            self.joint = JointProcess.from_config(config["joint"]) if config["joint"] is not None else None
-            self.model = None
-            if config["backbone"] is not None:
-                network = get_component("backbone", self.backbone)
-                self.model = _build(network, config["backbone"], self.codec, self.seed, None)
-                weights = {k.removeprefix("model."): x for k, x in artifact.tensors.items() if k.startswith("model.")}
-                self.model.load_state_dict(weights)
-                self.model.eval()
-            training = config["training"]
-            self.steps, self.seconds, self.interrupted = (training[k] for k in ("steps", "seconds", "interrupted"))
-            curve = artifact.path / "curve.jsonl"
-            lines = curve.read_text(encoding="utf-8").splitlines() if curve.is_file() else []
-            self.curve = [json.loads(line) for line in lines]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise DiffuseError(
-                f"artifact {path}: damaged or of another version ({type(error).__name__}: {error})"
-            ) from error
+        self = load_table(cls, path)
         self._back = _same
         return self
 
 
 def _same(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
-
-
-def _build(
-    network: Any, settings: Mapping[str, Any], codec: TableCodec, seed: int, marginals: Tensor | None
-) -> nn.Module:
-    """The network with initial weights of ``seed``; torch's global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed))
-        return network(codec.class_sizes, codec.num_numbers, **settings, marginals=marginals)
