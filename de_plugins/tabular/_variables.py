@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from de_core.errors import DiffuseError
+from de_plugins.tabular._calibration import Calibration
 from de_plugins.tabular._numeric import Grid, QuantileMap
 from de_plugins.tabular._plain import array_of, from_plain, label, to_plain
 from de_plugins.tabular.schema import Column
@@ -138,6 +139,7 @@ class Number:
     spikes: np.ndarray  # (s,) plain, sorted
     grid: Grid
     map: QuantileMap
+    calibration: Calibration | None = None  # of the model's draws; what is given is coded without
 
     @classmethod
     def fit(cls, column: Column, values: np.ndarray, missing: np.ndarray) -> Number:
@@ -199,6 +201,7 @@ class Number:
     def decode(self, gate: np.ndarray, score: np.ndarray) -> pd.Series:
         """The column (n,) of gate classes (n,) and scores (n,)."""
         missing = np.full(len(gate), bool(self.column.missing)) & (gate == self.size - 1)
+        score = score if self.calibration is None else self.calibration(score)
         values = self.grid.from_index(self.map.inverse(score), self.column.dtype)
         if len(self.spikes):
             spike = self.spikes[np.clip(gate - 1, 0, len(self.spikes) - 1)]
@@ -234,8 +237,10 @@ def fit_variable(column: Column, series: pd.Series) -> Variable:
     return {"constant": Constant, "classes": Classes, "number": Number}[column.kind].fit(column, values, missing)
 
 
-def variable_from_state(column: Column, config: dict[str, Any], knots: Tensor | None) -> Variable:
-    """The inverse of a variable's `config` and `QuantileMap.tensor`."""
+def variable_from_state(
+    column: Column, config: dict[str, Any], knots: Tensor | None, calibration: Tensor | None
+) -> Variable:
+    """The inverse of a variable's `config`, `QuantileMap.tensor` and `Calibration.tensor`."""
     if column.kind == "constant":
         return Constant(column, array_of(config["value"], column.dtype))
     if column.kind == "classes":
@@ -244,4 +249,5 @@ def variable_from_state(column: Column, config: dict[str, Any], knots: Tensor | 
     if knots is None:
         raise DiffuseError(f"column '{column.name}': the saved knots are missing")
     mapping = QuantileMap.from_state(config["map"], knots)
-    return Number(column, np.sort(array_of(column.spikes, column.dtype)), Grid(**config["grid"]), mapping)
+    moved = None if calibration is None else Calibration.from_tensor(calibration)
+    return Number(column, np.sort(array_of(column.spikes, column.dtype)), Grid(**config["grid"]), mapping, moved)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from de_core.errors import DiffuseError
 from de_core.rng import Rng, as_generator
+from de_plugins.tabular._calibration import Calibration, with_ends
+from de_plugins.tabular._numeric import QuantileMap
 from de_plugins.tabular._variables import (
     Classes,
     Constant,
@@ -238,18 +240,48 @@ class TableCodec:
                 d, k = d + gated, k + 1
         return pd.DataFrame(out)
 
+    def with_ends(self, coded: Encoded, rng: Rng) -> Encoded:
+        """A training table in which few rows moved to the ends of the range of numbers that are classes."""
+        generator, classes = as_generator(rng), coded.classes.clone()
+        least = min(QuantileMap.ENDS, QuantileMap.END_SHARE * len(coded))
+        for d, variable in enumerate(self._discrete):
+            if isinstance(variable, Classes) and variable.column.dtype.plain in ("int", "float", "ticks"):
+                there = classes[:, d] < len(variable.values)
+                classes[there, d] = with_ends(classes[there, d], len(variable.values), least, generator)
+        return attrs.evolve(coded, classes=classes)
+
+    def calibrated(self, classes: Tensor, numbers: Tensor) -> TableCodec:
+        """The codec with the marginals of its numbers corrected on decoding.
+
+        Args:
+            classes, numbers: rows as a model draws them, (n, D) int64 and (n, C) float; see `Calibration`.
+        """
+        where, variables, k = self.gate_of, list(self.variables), 0
+        for i, variable in enumerate(self.variables):
+            if isinstance(variable, Number):
+                z = numbers[:, k] if where[k] < 0 else numbers[classes[:, where[k]] == 0, k]
+                shift = Calibration.fit(z.cpu().numpy(), variable.map.mean, variable.map.sd)
+                variables[i] = attrs.evolve(variable, calibration=shift)
+                k += 1
+        return attrs.evolve(self, variables=tuple(variables))
+
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Everything that is needed to rebuild the codec: JSON, and tensors by name."""
         config = {"schema": self.schema.to_dict(), "variables": [v.config() for v in self.variables]}
         knots = {f"knots.{i}": v.map.tensor() for i, v in enumerate(self.variables) if isinstance(v, Number)}
-        return config, knots
+        shifts = {
+            f"calibration.{i}": v.calibration.tensor()
+            for i, v in enumerate(self.variables)
+            if isinstance(v, Number) and v.calibration is not None
+        }
+        return config, knots | shifts
 
     @classmethod
     def from_state(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> TableCodec:
         """The inverse of `state`."""
         schema = Schema.from_dict(config["schema"])
         variables = tuple(
-            variable_from_state(column, part, tensors.get(f"knots.{i}"))
+            variable_from_state(column, part, tensors.get(f"knots.{i}"), tensors.get(f"calibration.{i}"))
             for i, (column, part) in enumerate(zip(schema.columns, config["variables"], strict=True))
         )
         return cls(schema, variables)

@@ -18,6 +18,7 @@ from de_core.joint import Model
 from de_core.plugins import get_component
 from de_core.rng import Rng, seed_of, stream
 from de_core.train import Trainer
+from de_plugins.tabular._calibration import LEAST
 from de_plugins.tabular._conditions import NeverMissing, encode_given, fill, given_cells, known_cells, repeated
 from de_plugins.tabular._frames import as_pandas
 from de_plugins.tabular._saving import build, load_table, save_table
@@ -37,13 +38,16 @@ __all__ = ["TableSynthesizer"]
 
 _LR = {"nano": 4e-3, "small": 2e-3, "base": 1e-3}
 _STEPS = 50
+_CALIBRATION = 10_000, 50_000  # rows drawn after training to correct the numbers' marginals: the table's, but within
 
 
 class TableSynthesizer:
     """Learns the joint law of a table's columns and draws from any of its conditionals.
 
     Classes run under the absorbing chain, numbers under a gaussian diffusion, every column with its own clock, so
-    that any set of columns can be given. Parameters are kept as they come, as scikit-learn's estimators do.
+    that any set of columns can be given. After training, the marginals of the numbers are corrected once on the model's
+    own draws (`Calibration`), in a table of at least 1,000 rows. Parameters are kept as they come, as scikit-learn's
+    estimators do.
 
     Args:
         preset: "nano" (at most 64,000 parameters, all counted), "small" (300,000) or "base" (2,000,000).
@@ -128,7 +132,7 @@ class TableSynthesizer:
         if schema is not None and target is not None:
             schema = attrs.evolve(schema, target=schema[target].name)
         codec = TableCodec.fit(frame, schema, target)
-        coded = codec.encode(frame, rng=stream(self.seed, "encode"))
+        coded = codec.with_ends(codec.encode(frame, rng=stream(self.seed, "encode")), rng=stream(self.seed, "ends"))
         sizes, numbers = codec.class_sizes, codec.num_numbers
         joint, model = None, None
         steps, seconds, interrupted, curve = 0, 0.0, False, []
@@ -153,6 +157,10 @@ class TableSynthesizer:
             steps, seconds, interrupted = result.steps, result.seconds, result.interrupted
         self.codec, self.joint, self.model, self._back = codec, joint, model, back
         self.steps, self.seconds, self.interrupted, self.curve = steps, seconds, interrupted, curve
+        if numbers and len(coded) >= LEAST:  # fewer rows do not say where the tails lie
+            rows = min(max(len(coded), _CALIBRATION[0]), _CALIBRATION[1])
+            draws = self._states(model, rows, None, _STEPS, seed_of(stream(self.seed, "calibration")), None, None)
+            self.codec = codec.calibrated(*draws)
         return self
 
     def _fitted(self) -> TableCodec:
@@ -256,6 +264,20 @@ class TableSynthesizer:
         progress: Callable[[int, int], None] | None,
         guidance: NoisyGuidance | None = None,
     ) -> pd.DataFrame:
+        classes, numbers = self._states(model, n, held, steps, seed, progress, guidance)
+        return self.codec.decode(classes, numbers, rng=stream(seed, "decode"))
+
+    def _states(
+        self,
+        model: Model | None,
+        n: int,
+        held: dict[str, Given] | None,
+        steps: int,
+        seed: int,
+        progress: Callable[[int, int], None] | None,
+        guidance: NoisyGuidance | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Classes (n, D) and numbers (n, C), as the model draws them."""
         x: dict[str, Tensor] = {}
         if self.joint is not None and model is not None:
             # "systematic" reveals as evenly as can be: one column at a time while there are no more columns than steps,
@@ -271,8 +293,7 @@ class TableSynthesizer:
                 guidance=guidance,
                 progress=progress,
             )
-        classes = x.get("classes", torch.zeros(n, 0, dtype=torch.int64))
-        return self.codec.decode(classes, x.get("numbers", torch.zeros(n, 0)), rng=stream(seed, "decode"))
+        return x.get("classes", torch.zeros(n, 0, dtype=torch.int64)), x.get("numbers", torch.zeros(n, 0))
 
     # --- likelihood ---------------------------------------------------------------------------------------------------
 
