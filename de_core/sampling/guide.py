@@ -29,15 +29,19 @@ class Guide:
     once a round, for all of them.
 
     Args:
-        known: name -> (block, *element) bool: which elements of a partly given modality are known.
+        held: (name, k) -> (block, *element) bool: which elements of a partly given modality are held at round k.
         stream: name -> a new generator for the noise of that modality, the same at every call.
     """
 
     def __init__(
-        self, joint: JointProcess, plan: Plan, known: dict[str, Tensor], stream: Callable[[str], torch.Generator]
+        self,
+        joint: JointProcess,
+        plan: Plan,
+        held: Callable[[str, int], Tensor],
+        stream: Callable[[str], torch.Generator],
     ) -> None:
         assert plan.guidance is not None  # without guidance there is no guide
-        self.joint, self.plan, self.guidance, self.known, self.stream = joint, plan, plan.guidance, known, stream
+        self.joint, self.plan, self.guidance, self.held, self.stream = joint, plan, plan.guidance, held, stream
         self._streams: dict[str, torch.Generator] = {}
         self._frozen: dict[str, Tensor] = {}
 
@@ -46,7 +50,7 @@ class Guide:
         whole, when = dict(x), dict(t)
         if self.plan.conditions:
             for name in self.plan.conditions:
-                self._condition(name, whole, when)
+                self._condition(name, k, whole, when)
             return [(whole, when)], dict.fromkeys(names, 0)
         noised = [name for name in self.plan.sampled if self.plan.noised(name, k) and (*names,) != (name,)]
         if not noised:  # another model, at the same states and times
@@ -57,12 +61,13 @@ class Guide:
         found = [({**whole, name: x[name]}, {**when, name: t[name]}) for name in names]
         return found, {name: index for index, name in enumerate(names)}
 
-    def _condition(self, name: str, x: State, t: State) -> None:
-        """Noise one condition in place: all of a held modality, the known elements of another.
+    def _condition(self, name: str, k: int, x: State, t: State) -> None:
+        """Noise one condition in place: all of a held modality, the elements of another that round ``k`` holds.
 
         A modality that holds its known elements under one clock for all (masked) keeps that clock.
         """
-        level, known, start = self.guidance.level(name), self.known.get(name), t[name]
+        level, start = self.guidance.level(name), t[name]
+        known = self.held(name, k + 1) if name in self.plan.known else None
         if level is None:
             return
         if known is None:

@@ -83,24 +83,26 @@ class _Block:
         self.known = {name: self._cut(name, g, index) for name, g in plan.known.items()}
         self.guide, self.joins = None, True
         if plan.guidance is not None:
-            known = {name: part for name, (_, part) in self.known.items()}
-            self.guide = Guide(joint, plan, known, lambda name: stream(seed, "guidance", number, name, device=device))
+            self.guide = Guide(
+                joint, plan, self._held, lambda name: stream(seed, "guidance", number, name, device=device)
+            )
         self.x: State = {}
         for name, modality in joint.modalities.items():
             held = plan.held.get(name)
             self.x[name] = modality.prior(self.size, rng=self.rng) if held is None else held.value[index].to(device)
         self.shared = {name: self._table(name) for name in plan.sampled if name not in joint.elementwise}
-        self.t: State = {name: self._full(name, g.level) for name, g in plan.held.items()}
+        self.t: State = {name: self._full(name, g.levels()[0]) for name, g in plan.held.items()}
         for name in plan.sampled:
             self.t[name] = self._clock(name, 0)
             self._hold(name, 0)
 
-    def _cut(self, name: str, g: Given, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The known value and which elements of it are known, (block, *event) and (block, *element)."""
+    def _cut(self, name: str, g: Given, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The known value (block, *event), which elements of it are known and at which level, (block, *element)."""
         assert g.known is not None  # the plan sorted it by this
-        shape = self.joint.modalities[name].element_shape
-        known = g.known if g.known.ndim > len(shape) else g.known.expand(self.plan.n, *shape)
-        return g.value[index].to(self.device), known[index].to(self.device)
+        whole = (self.plan.n, *self.joint.modalities[name].element_shape)
+        level = torch.as_tensor(g.level, dtype=g.value.dtype if g.value.is_floating_point() else None)
+        known, level = g.known.expand(whole), level.expand(whole)
+        return g.value[index].to(self.device), known[index].to(self.device), level[index].to(self.device)
 
     # --- clocks -----------------------------------------------------------------------------------------------------
 
@@ -124,17 +126,26 @@ class _Block:
         return readings[:, None].repeat(1, self.size).unbind(0)
 
     def _clock(self, name: str, k: int) -> Tensor:
-        """The reading before round ``k``, with 0 at the known elements of an elementwise clock."""
+        """The reading before round ``k``, at most their level at the known elements of an elementwise clock."""
         if name in self.shared:
             return self.shared[name][k]
         full = self._full(name, self.plan.readings[name][k])
-        return torch.where(self.known[name][1], 0.0, full) if name in self.known else full
+        if name not in self.known:
+            return full
+        _, known, level = self.known[name]
+        return torch.where(known, torch.minimum(full, level.to(full)), full)
+
+    def _held(self, name: str, k: int) -> Tensor:
+        """Which elements are held at round ``k``, (block, *element): the known ones, until the clock reaches their
+        level."""
+        _, known, level = self.known[name]
+        return known & (level <= self.plan.readings[name][k])
 
     def _hold(self, name: str, k: int) -> None:
         """Put the known part of a modality where it belongs before round ``k``."""
         if name not in self.known:
             return
-        value, known = self.known[name]
+        value, known = self.known[name][0], self._held(name, k)
         if self.joint.replaces(name) and self.plan.readings[name][k] > 0:
             value = self.joint.modalities[name].perturb(value, self.t[name], rng=self.rng).xt
         self.x[name] = torch.where(expand(known, value), value, self.x[name])

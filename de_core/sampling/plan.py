@@ -26,7 +26,10 @@ class Given:
 
     Args:
         value: the state *at* its level, (n, *event): clean at level 0, already noisy above.
-        level: its clock, in [0, 1].
+        level: its clock, in [0, 1]. With ``known`` and an elementwise clock also one an element, (*element) or (n,
+            *element): an element above 0 is held until the clock of the others has come down to its level, and then
+            drawn with them, so that the sample is of p(x_0 | the elements at their levels). That needs a stepper of
+            the reversed process (ancestral): a flow has the right law at each time, not over two times.
         known: which elements are held, (*element) or (n, *element) bool; None is all. The others are sampled. Exact
             where the modality holds its known elements (masked) or has an elementwise clock; else the known part is
             drawn afresh at each level from the forward kernel, with ``resample`` passes a step.
@@ -35,9 +38,17 @@ class Given:
     """
 
     value: Tensor
-    level: float = 0.0
+    level: float | Tensor = 0.0
     known: Tensor | None = None
     resample: int = 4
+
+    def levels(self) -> tuple[float, float]:
+        """The lowest and the highest level that is held."""
+        if not isinstance(self.level, Tensor):
+            return self.level, self.level
+        known = torch.ones(()) > 0 if self.known is None else self.known
+        level, known = torch.broadcast_tensors(self.level, known)
+        return (float(level[known].min()), float(level[known].max())) if bool(known.any()) else (0.0, 0.0)
 
 
 @attrs.frozen(eq=False)
@@ -127,7 +138,7 @@ def make_plan(
     if guidance is not None:
         _check_guidance(joint, guidance, sampled, held, known, conditions)
     readings = _readings(joint, sampled, steps, path or Synchronous())
-    weakened = guidance is not None and any(_above(guidance, name, given[name].level) for name in conditions)
+    weakened = guidance is not None and any(_above(guidance, name, given[name].levels()[0]) for name in conditions)
     rounds = [
         _round(sampled, readings, k, guidance, weakened if conditions else None)
         for k in range(len(readings[sampled[0]]) - 1)
@@ -198,8 +209,8 @@ def _check_guidance(
     joint: JointProcess,
     guidance: NoisyGuidance,
     sampled: Sequence[str],
-    held: Mapping[str, Given],
-    known: Mapping[str, Given],
+    held: dict[str, Given],
+    known: dict[str, Given],
     conditions: Sequence[str],
 ) -> None:
     for option in (guidance.weight, guidance.sigma):
@@ -216,17 +227,17 @@ def _check_guidance(
             )
     if alone:
         raise DiffuseError("guidance: nothing to guide by: one modality, and nothing is given")
-    for name, g in held.items():
-        level = guidance.level(name)
-        if level is not None and level < g.level:
-            raise DiffuseError(f"guidance: sigma {level} is below the level {g.level} of the given '{name}'")
+    for name, g in (held | known).items():
+        level, highest = guidance.level(name), g.levels()[1]
+        if level is not None and level < highest:
+            raise DiffuseError(f"guidance: sigma {level} is below the level {highest:.6g} of the given '{name}'")
 
 
 def _check_given(joint: JointProcess, name: str, g: Given, n: int) -> None:
     joint.check_name(name)
     modality = joint.modalities[name]
-    if not 0 <= g.level <= 1:
-        raise DiffuseError(f"modality '{name}': expected a level in [0, 1], got {g.level}")
+    if g.known is None:
+        _check_level(joint, name, g, n)
     if not isinstance(g.value, Tensor):
         raise DiffuseError(f"modality '{name}': expected a tensor for the given value, got {type(g.value).__name__}")
     want = (n, *modality.event_shape)
@@ -239,10 +250,8 @@ def _check_given(joint: JointProcess, name: str, g: Given, n: int) -> None:
         kind, came = "floating" if floating else "int64", str(g.value.dtype).removeprefix("torch.")
         raise DiffuseError(f"modality '{name}': expected the given value as {kind}, got {came}")
     if g.known is None:
-        joint.validate_one(name, g.value, noised=g.level > 0)
+        joint.validate_one(name, g.value, noised=g.levels()[1] > 0)
         return
-    if g.level != 0:
-        raise DiffuseError(f"modality '{name}': a partly known value is clean, expected level 0, got {g.level}")
     if g.known.dtype != torch.bool or tuple(g.known.shape) not in (
         modality.element_shape,
         (n, *modality.element_shape),
@@ -251,8 +260,23 @@ def _check_given(joint: JointProcess, name: str, g: Given, n: int) -> None:
             f"modality '{name}': expected known as bool of shape {modality.element_shape} or "
             f"{(n, *modality.element_shape)}, got {tuple(g.known.shape)} {g.known.dtype}"
         )
+    _check_level(joint, name, g, n)
     known = torch.where(expand(g.known.expand(n, *modality.element_shape), g.value), g.value, 0)
     if not floating:
-        joint.validate_one(name, known)  # class 0 stands in for what is not known
+        joint.validate_one(name, known, noised=g.levels()[1] > 0)  # class 0 stands in for what is not known
     elif not bool(known.isfinite().all()):
         raise DiffuseError(f"modality '{name}': expected finite numbers in the known part, got NaN or infinite")
+
+
+def _check_level(joint: JointProcess, name: str, g: Given, n: int) -> None:
+    apart = g.known is not None and name in joint.elementwise
+    if isinstance(g.level, Tensor):
+        element = joint.modalities[name].element_shape
+        if not apart or tuple(g.level.shape) not in (element, (n, *element)):
+            want = f"one number, or one an element of shape {element} or {(n, *element)}" if apart else "one number"
+            raise DiffuseError(f"modality '{name}': expected the level as {want}, got shape {tuple(g.level.shape)}")
+    elif g.known is not None and not apart and g.level != 0:
+        raise DiffuseError(f"modality '{name}': a partly known value is clean, expected level 0, got {g.level}")
+    least, most = g.levels()
+    if not (least >= 0 and most <= 1):  # NaN too
+        raise DiffuseError(f"modality '{name}': expected a level in [0, 1], got {least if least < 0 else most:.6g}")

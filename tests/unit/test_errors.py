@@ -307,6 +307,14 @@ BAD_REQUESTS = [
         {"given": {"caption": Given(GIVEN["caption"], level=0.5, known=torch.ones(2, dtype=torch.bool))}},
         ["'caption'", "level 0", "0.5"],
     ),
+    (
+        {
+            "given": {
+                "caption": Given(GIVEN["caption"], torch.tensor([0.5, 0.0]), known=torch.ones(2, dtype=torch.bool))
+            }
+        },
+        ["'caption'", "level as one number", "(2,)"],
+    ),
     ({"given": {"caption": Given(GIVEN["caption"], resample=0)}}, ["'caption'", "resample", "0"]),
     ({"methods": {"image": "magic"}}, ["'image'", "'magic'", "expected one of dpm_solver, euler, heun"]),
     ({"methods": {"sound": "euler"}}, ["unknown modality 'sound'"]),
@@ -368,3 +376,17 @@ def test_steps_and_oracles():
     for weights in (torch.ones(2), -torch.ones(B), torch.zeros(B)):
         with pytest.raises(DiffuseError, match=says("weights", "(3,)")):
             OracleDenoiser(process(), data(), weights)
+
+
+def test_levels_of_single_elements_fit_the_clock():
+    joint, known = process(["image"]), torch.ones(2, dtype=torch.bool)
+    for level, words in (
+        (torch.zeros(3), "expected the level as one number, or one an element of shape (2,) or (3, 2), got shape (3,)"),
+        (torch.tensor([0.5, 1.5]), "expected a level in [0, 1], got 1.5"),
+        (torch.tensor([-0.5, 0.5]), "expected a level in [0, 1], got -0.5"),
+    ):
+        with pytest.raises(DiffuseError, match=re.escape(words)):
+            joint.sample(zeros, B, given={"image": Given(torch.zeros(B, 2), level, known)}, rng=0, steps=2)
+    given = {"image": Given(torch.zeros(B, 2), torch.tensor([0.0, 0.6]), known)}
+    with pytest.raises(DiffuseError, match="sigma 0.5 is below the level 0.6 of the given 'image'"):
+        joint.sample(zeros, B, given=given, guidance=NoisyGuidance(2.0, sigma=0.5), rng=0, steps=2)
