@@ -388,5 +388,5 @@ def test_levels_of_single_elements_fit_the_clock():
         with pytest.raises(DiffuseError, match=re.escape(words)):
             joint.sample(zeros, B, given={"image": Given(torch.zeros(B, 2), level, known)}, rng=0, steps=2)
     given = {"image": Given(torch.zeros(B, 2), torch.tensor([0.0, 0.6]), known)}
-    with pytest.raises(DiffuseError, match="sigma 0.5 is below the level 0.6 of the given 'image'"):
+    with pytest.raises(DiffuseError, match=r"sigma 0\.5 is below the level 0\.6 of the given 'image'"):
         joint.sample(zeros, B, given=given, guidance=NoisyGuidance(2.0, sigma=0.5), rng=0, steps=2)
