@@ -1,0 +1,211 @@
+"""The six tables in minutes: fit, draw, score, beside what is published and what else runs here.
+
+    DIFFUSE_DATA=folder python benchmarks/tabular.py [--data adult,magic] [--preset P] [--minutes M] [--seeds N]
+        [--draws N] [--threads T] [--out results.json] [--peers --peer-python PYTHON]
+
+For each data set and training seed a process of its own fits a `TableSynthesizer` on the training rows, draws as many
+and scores them by the published protocol: Shape and Trend against the training table (Trend over all pairs; "trend,
+real bins" takes its bins from the real table only), utility (36 settings of XGBoost, chosen on a ninth of the synthetic
+rows, judged on the test rows; "paper" with the quirks of the common script), and the two-sample AUC of XGBoost against
+as many test rows (five folds, three seeds). The first seed's model is drawn ``--draws`` times for Shape and Trend, as
+the published figures are. ``--peers`` runs TabularARGN (mostlyai-engine, Apache-2) in the environment of
+``--peer-python`` and a SMOTE baseline on the same rows, one after the other with ours.
+
+Prints progress on stderr, then one table in Markdown a score; ``--out`` holds everything as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tabular_sets import PUBLISHED, SETS, load
+
+from de_core.artifact import atomic_write
+from de_plugins.tabular import TableSynthesizer
+from de_plugins.tabular.metrics import fidelity
+from de_plugins.tabular.metrics.detection import two_sample_auc
+from de_plugins.tabular.metrics.matrix import matrices
+from de_plugins.tabular.metrics.utility import utility
+
+SCORES = ("shape", "trend", "trend, real bins", "utility", "utility, paper", "auc")
+
+
+def fidelity_of(train: pd.DataFrame, fake: pd.DataFrame) -> dict[str, float]:
+    """Shape and Trend in per cent."""
+    coded = matrices({"real": train, "synthetic": fake})
+    real, synthetic = coded["real"], coded["synthetic"]
+    return {
+        "shape": 100 * float(np.nanmean(fidelity.shape(real, synthetic))),
+        "trend": 100 * float(np.nanmean(fidelity.trend(real, synthetic))),
+        "trend, real bins": 100 * float(np.nanmean(fidelity.trend(real, synthetic, bins="real"))),
+    }
+
+
+def score(name: str, train: pd.DataFrame, test: pd.DataFrame, fake: pd.DataFrame) -> dict[str, Any]:
+    """All scores of one synthetic table."""
+    coded = matrices({"real": train, "synthetic": fake, "test": test})
+    role, found = SETS[name], two_sample_auc(coded["test"], coded["synthetic"], seed=0)
+    out: dict[str, Any] = {**fidelity_of(train, fake), "auc": found.auc, "auc columns": list(found.columns[:5])}
+    for key, paper in {"utility": False, "utility, paper": True}.items():
+        out[key] = utility(
+            coded["synthetic"], coded["test"], role.target, seed=0, paper=paper, log_target=role.regression
+        ).score
+    return out
+
+
+def ours(name: str, preset: str, minutes: float, seed: int, draws: int, threads: int) -> dict[str, Any]:
+    """One training: its scores, and what it cost."""
+    torch.set_num_threads(threads)
+    train, test = load(name)
+    began = time.perf_counter()
+    synthesizer = TableSynthesizer(preset, minutes, seed, progress=False).fit(train)
+    fitted = time.perf_counter()
+    fake = synthesizer.sample(len(train), rng=seed)
+    drawn = time.perf_counter()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    out = {"seed": seed, "parameters": synthesizer.parameters, "steps": synthesizer.steps}
+    out |= {"fit seconds": fitted - began, "sample seconds": drawn - fitted, "peak GiB": memory}
+    out |= score(name, train, test, fake)
+    if draws > 1:
+        each = [fidelity_of(train, synthesizer.sample(len(train), rng=1000 + k)) for k in range(draws)]
+        out["draws"] = {key: _spread([one[key] for one in each]) for key in each[0]}
+    return out
+
+
+def argn(name: str, python: str, threads: int) -> dict[str, Any]:
+    """TabularARGN at its defaults, in its own environment."""
+    train, test = load(name)
+    with tempfile.TemporaryDirectory() as folder:
+        rows, made = Path(folder) / "train.parquet", Path(folder) / "synthetic.parquet"
+        train.to_parquet(rows)
+        worker = Path(__file__).with_name("tabular_peers.py")
+        call = [python, str(worker), str(rows), str(made), str(threads)]
+        told = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
+        fake = pd.read_parquet(made)
+    for column in train.columns:
+        kind = train[column].dtype
+        fake[column] = fake[column].astype("float64" if kind.kind == "i" else kind).astype(kind)
+    return {**json.loads(told.splitlines()[-1]), **score(name, train, test, fake)}
+
+
+def smote(name: str) -> dict[str, Any]:
+    """Each row moved towards one of its five nearest neighbours by a uniform share; categories of the nearer end."""
+    from sklearn.neighbors import NearestNeighbors
+
+    train, test = load(name)
+    rng = np.random.default_rng(0)
+    numbers = [c for c in train if train[c].dtype.kind in "if"]
+    words = [c for c in train if c not in numbers]
+    began = time.perf_counter()
+    scale = train[numbers].std().replace(0, 1)
+    codes = [pd.get_dummies(train[c].astype(str)).to_numpy(float) / 2**0.5 for c in words]
+    place = np.concatenate([((train[numbers] - train[numbers].mean()) / scale).to_numpy(), *codes], 1)
+    near = NearestNeighbors(n_neighbors=6).fit(place).kneighbors(place, return_distance=False)[:, 1:]
+    other = near[np.arange(len(train)), rng.integers(5, size=len(train))]
+    share = rng.random(len(train))
+    fake = train.copy()
+    for c in numbers:
+        a, b = train[c].to_numpy(float), train[c].to_numpy(float)[other]
+        moved = a + share * (b - a)
+        fake[c] = (np.rint(moved) if (a % 1 == 0).all() else moved).astype(train[c].dtype)
+    for c in words:
+        fake[c] = np.where(share < 0.5, train[c], train[c].to_numpy()[other])
+    fake = fake.astype(train.dtypes.to_dict())
+    return {"sample seconds": time.perf_counter() - began, **score(name, train, test, fake)}
+
+
+def anchors(name: str) -> dict[str, Any]:
+    """The training table itself, and its columns shuffled."""
+    train, test = load(name)
+    rng = np.random.default_rng(0)
+    shuffled = pd.DataFrame({c: train[c].to_numpy()[rng.permutation(len(train))] for c in train})
+    return {"training table": score(name, train, test, train), "columns shuffled": score(name, train, test, shuffled)}
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"mean": statistics.mean(values), "sd": statistics.stdev(values) if len(values) > 1 else 0.0}
+
+
+def alone(work: Any, *arguments: Any) -> Any:
+    """In a process of its own, so that its peak memory is its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def markdown(results: dict[str, dict[str, Any]], label: str) -> str:
+    """One table a score: rows are methods, columns data sets."""
+    lines = []
+    for key in SCORES:
+        rows: dict[str, dict[str, str]] = {}
+        for name, found in results.items():
+            for method, value in PUBLISHED.get(key, {}).items():
+                rows.setdefault(method, {})[name] = value[name]
+            for method in ("training table", "columns shuffled"):
+                rows.setdefault(f"*{method}*", {})[name] = _cell(key, [found["anchors"][method][key]])
+            for method, one in found.get("peers", {}).items():
+                rows.setdefault(f"{method}, here", {})[name] = _cell(key, [one[key]])
+            rows.setdefault(f"**{label}**", {})[name] = _cell(key, [one[key] for one in found["ours"]])
+        lines += [f"\n{key}\n", "| | " + " | ".join(results) + " |", "|---" * (len(results) + 1) + "|"]
+        lines += [
+            f"| {method} | " + " | ".join(row.get(n, "–") for n in results) + " |" for method, row in rows.items()
+        ]
+    return "\n".join(lines)
+
+
+def _cell(key: str, values: list[float]) -> str:
+    digits = 2 if key in ("shape", "trend", "trend, real bins") else 3
+    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{spread}"
+
+
+def main() -> None:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=",".join(SETS), help="names, with commas between")
+    parser.add_argument("--preset", default="nano")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training, a data set and seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=20, help="samplings of the first seed's model")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--peer-python", help="the interpreter of an environment that has mostlyai-engine")
+    args = parser.parse_args()
+    names = args.data.split(",")
+    if unknown := [name for name in names if name not in SETS]:
+        parser.error(f"--data: unknown {', '.join(unknown)}; expected some of {', '.join(SETS)}")
+    results: dict[str, dict[str, Any]] = {}
+    for name in names:
+        found: dict[str, Any] = {"anchors": alone(anchors, name), "ours": [], "peers": {}}
+        for seed in range(args.seeds):
+            draws = args.draws if seed == 0 else 1
+            found["ours"].append(alone(ours, name, args.preset, args.minutes, seed, draws, args.threads))
+            print(f"{name}, seed {seed}: {json.dumps(found['ours'][-1])}", file=sys.stderr, flush=True)
+        if args.peers:
+            found["peers"]["SMOTE"] = alone(smote, name)
+            if args.peer_python:
+                found["peers"]["TabularARGN"] = alone(argn, name, args.peer_python, args.threads)
+            print(f"{name}, peers: {json.dumps(found['peers'])}", file=sys.stderr, flush=True)
+        results[name] = found
+        if args.out:
+            about = {"preset": args.preset, "minutes": args.minutes, "threads": args.threads}
+            atomic_write(args.out, json.dumps({**about, "results": results}, indent=1) + "\n")
+    print(markdown(results, f"ours, {args.preset}, {args.minutes:g} min"))
+
+
+if __name__ == "__main__":
+    main()
