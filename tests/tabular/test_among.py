@@ -1,7 +1,8 @@
-"""Sets of values as conditions: the law of what is drawn, against the exact conditional of a law with an exact network."""
+"""Sets of values as conditions: the law of what is drawn, against the conditional of a law with an exact network."""
 
 import math
 
+import attrs
 import pytest
 import torch
 
@@ -100,11 +101,7 @@ CASES = {
         lambda c, x: (c > 0) & within(x[:, 0], -0.5, 0.5),
     ),
     "a class, or a number behind a gate": (
-        [
-            Among(
-                0, torch.tensor([1.0, 1, 0], dtype=torch.float64), 0, torch.tensor([[-0.8, -0.2]], dtype=torch.float64)
-            )
-        ],
+        [attrs.evolve(number(0, (-0.8, -0.2)), place=0, chances=torch.tensor([1.0, 1.0, 0.0]).double())],
         lambda c, x: (c == 1) | (c == 0) & within(x[:, 0], -0.8, -0.2),
     ),
     "two ranges that pull apart": (
