@@ -11,15 +11,11 @@ import torch
 
 from de_core.errors import DiffuseError
 from de_core.rng import stream
-from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.io import read_table
 from de_plugins.tabular.metrics import fidelity
 from de_plugins.tabular.metrics.detection import detection, match_marginals, two_sample_auc
-from de_plugins.tabular.metrics.imputation import crps, imputation
 from de_plugins.tabular.metrics.matrix import matrices
-from de_plugins.tabular.metrics.privacy import nearest, privacy, true_positives
-from de_plugins.tabular.metrics.utility import _features, utility
-from de_plugins.tabular.metrics.validity import exact_matches, validity
+from de_plugins.tabular.metrics.utility import _features, every_column, utility
 
 pytest.importorskip("xgboost")
 DATA = os.environ.get("DIFFUSE_DATA")
@@ -211,6 +207,50 @@ def test_learning_is_what_a_plain_fit_gives():
     assert found.metric == "auc"
 
 
+def test_one_hot_without_its_zeros_is_one_hot():
+    from xgboost import XGBClassifier
+
+    fake, test = coded(table(0, 450), table(1, 300))
+    fake.values[:50, 0] = 0.0  # a zero of a number is a number
+    t = fake.names.index("flag")
+    x, x_test = _features(fake, test, t, paper=False)
+    plain, plain_test = x.toarray(), x_test.toarray()
+    assert plain.shape == (450, 4 + 3)  # four numbers; job is up, down or missing
+    assert (plain[:, 3:6].sum(axis=1) == 1).all()
+    np.testing.assert_array_equal(plain[:, 0], fake.values[:, 0].astype(np.float32))
+    labels = fake.values[:, t]
+    guesses = [
+        XGBClassifier(n_estimators=20, max_depth=4).fit(a, labels).predict_proba(b)[:, 1]
+        for a, b in ((x, x_test), (plain, plain_test))
+    ]
+    np.testing.assert_allclose(*guesses, atol=1e-6)  # float32 sums in another order
+
+
+def test_every_column_is_a_target():
+    rng = np.random.default_rng(0)
+    n = 1200
+    code = rng.integers(0, 40, n)
+    frame = pd.DataFrame(
+        {
+            "code": [f"c{k:02d}" for k in code],
+            "copy": code + rng.normal(0, 0.1, n),
+            "noise": rng.normal(size=n),
+            "same": 1.5,
+        }
+    )
+    a, b = coded(frame.iloc[:900], frame.iloc[900:])
+    found = every_column(a, b, seed=0)
+    assert list(found) == ["code", "copy", "noise"]
+    assert found["code"].metric == "auc"
+    assert found["code"].score > 0.95  # ten labels, of which `copy` tells all
+    assert found["copy"].score < 2  # steps of one among 40
+    # nothing tells the noise: its own deviation of 1, which trees overshoot on 800 rows
+    assert 0.9 < found["noise"].score < 1.3
+    assert every_column(*coded(frame[["code"]], frame[["code"]]), seed=0) == {}
+    with pytest.raises(DiffuseError, match="it is the only one"):
+        utility(*coded(frame[["code"]], frame[["code"]]), "code", seed=0)
+
+
 def test_learning_with_logs_and_with_the_published_faults():
     rng = np.random.default_rng(0)
     a = pd.DataFrame({"wide": rng.uniform(1, 5000, 450), "z": rng.normal(size=450), "c": rng.choice(["u", "v"], 450)})
@@ -230,71 +270,6 @@ def test_learning_with_logs_and_with_the_published_faults():
         utility(fake, test, "nope", seed=0)
 
 
-def test_nearest_is_scipys():
-    distance = pytest.importorskip("scipy.spatial.distance")
-    rng = np.random.default_rng(0)
-    x, pool = rng.random((50, 3)), rng.random((70, 3))
-    x[:, 2], pool[:, 2] = rng.integers(0, 3, 50), rng.integers(0, 3, 70)
-    numeric = np.array([True, True, False])
-    want = distance.cdist(x[:, :2], pool[:, :2], "cityblock") + (x[:, 2:] != pool[:, 2:].T)
-    # float32 sums of three numbers of order 1
-    np.testing.assert_allclose(nearest(x, pool, numeric), want.min(axis=1), atol=1e-6)
-    x[0, 0] = pool[0, 0] = np.nan
-    pool[0, 1:] = x[0, 1:]
-    assert nearest(x[:1], pool[:1], numeric)[0] == 0
-    assert nearest(x[1:2], pool[:1], numeric)[0] >= 1
-
-
-def test_the_attack_curve_is_that_of_scikit_learn():
-    from sklearn.metrics import roc_auc_score, roc_curve
-
-    rng = np.random.default_rng(0)
-    a, b = np.round(rng.normal(0.5, 1, 3000), 2), np.round(rng.normal(0, 1, 3000), 2)
-    auc, tpr = true_positives(a, b)
-    y, s = np.repeat([1, 0], 3000), np.concatenate([a, b])
-    fpr, hits, _ = roc_curve(y, s, drop_intermediate=False)
-    assert auc == pytest.approx(roc_auc_score(y, s), abs=1e-12)
-    assert tpr == pytest.approx(np.interp(0.01, fpr, hits), abs=2e-3)  # one row in 3000, at vertical steps of the curve
-    assert true_positives(np.zeros(5), np.zeros(7)) == (0.5, pytest.approx(0.01))
-
-
-def test_copies_show_and_fresh_samples_do_not():
-    train, test, fresh = (table(k, 800) for k in (0, 1, 2))
-    m = matrices({"train": train, "test": test, "fresh": fresh, "copy": train})
-    stolen = privacy(m["train"], m["test"], m["copy"], rng=0)
-    assert stolen.exact_train == 1
-    assert stolen.exact_test == 0
-    assert stolen.closer_to_train == 1
-    assert stolen.attack_tpr == 1
-    honest = privacy(m["train"], m["test"], m["fresh"], rng=0)
-    # 800 coins: sd 0.018, four of them
-    assert honest.closer_to_train == pytest.approx(0.5, abs=0.07)
-    assert honest.distance_ratio == pytest.approx(1, abs=0.15)
-    assert honest.attack_tpr < 0.04
-    assert exact_matches(m["fresh"], m["train"]) == 0
-
-
-def test_what_cannot_be_is_counted():
-    train = table(0)
-    train["cents"] = np.round(np.random.default_rng(5).lognormal(3, 1, len(train)), 2)
-    codec = TableCodec.fit(train)
-    clean = validity(codec, train)
-    for name, cells in clean.items():
-        assert not any(cells[key] for key in ("outside", "off_grid", "unseen") if key in cells), name
-        assert cells.get("attained", True), name
-    bad = train.copy()
-    bad.loc[:14, "job"] = "sideways"
-    bad.loc[:29, "cents"] = 3.14159
-    bad.loc[:2, "x"] = 1e9
-    bad["count"] = bad["count"] + 0.5
-    found = validity(codec, bad)
-    assert found["job"]["unseen"] == pytest.approx(15 / 1500)
-    assert found["cents"]["off_grid"] == pytest.approx(30 / 1500)
-    assert found["x"]["outside"] == pytest.approx(3 / 1500)
-    assert not found["x"]["attained"]
-    assert found["count"]["unseen"] == 1
-
-
 def test_errors_name_the_table_and_the_column():
     a = table(0, 50)
     for b, said in [
@@ -307,33 +282,3 @@ def test_errors_name_the_table_and_the_column():
             coded(a, b)
     with pytest.raises(DiffuseError, match="column 'q' is said to be categorical"):
         coded(a, a, categorical=["q"])
-
-
-def test_crps_of_normal_draws_in_closed_form():
-    rng = np.random.default_rng(0)
-    y = np.array([0.0, 1.0, -2.0])
-    got = crps(rng.normal(size=(4000, 3)), y)
-    # Gneiting and Raftery (2007), equation 5, for N(0, 1): y (2 Phi(y) - 1) + 2 phi(y) - 1 / sqrt(pi)
-    phi = np.exp(-(y**2) / 2) / np.sqrt(2 * np.pi)
-    cdf = torch.special.ndtr(torch.from_numpy(y)).numpy()
-    # sd of a mean of 4000 terms of order 1: 0.016; four of them
-    np.testing.assert_allclose(got, y * (2 * cdf - 1) + 2 * phi - 1 / np.sqrt(np.pi), atol=0.064)
-    few = np.stack([crps(rng.normal(size=(2, 1)), y[:1]) for _ in range(20_000)]).mean()
-    # unbiased with two draws too; sd of one is about 0.5, of the mean 0.004
-    assert few == pytest.approx((np.sqrt(2) - 1) / np.sqrt(np.pi), abs=0.016)
-
-
-def test_imputation_scores():
-    truth = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0], "c": ["a", "b", "a", "b"]})
-    wrong = truth.assign(c=["b", "b", "b", "b"])
-    m = matrices({"truth": truth, "right": truth, "wrong": wrong})
-    holes = np.array([[True, True], [False, False], [False, True], [False, False]])
-    perfect = imputation(m["truth"], [m["right"], m["right"]], holes)
-    assert perfect["x"]["crps"] == 0
-    assert perfect["c"]["accuracy"] == 1
-    half = imputation(m["truth"], [m["right"], m["wrong"]], holes)
-    assert half["c"]["accuracy"] == 0.5
-    # one of two draws right, three categories with the one for missing
-    assert half["c"]["nats"] == pytest.approx(-np.log((1 + 1 / 3) / 3))
-    with pytest.raises(DiffuseError, match="at least 2 draws"):
-        imputation(m["truth"], [m["right"]], holes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import combinations
 from math import comb
 from typing import Literal
@@ -13,10 +12,13 @@ import torch
 from de_core.rng import Rng, as_generator
 from de_plugins.tabular.metrics.matrix import Matrix
 
-__all__ = ["extrapolated", "k_way", "missing", "off_diagonal", "shape", "trend"]
+__all__ = ["extrapolated", "k_way", "missing", "shape", "trend"]
 
 DECIMALS = 14  # sdmetrics rounds numbers so before it compares them
 BINS = 10
+DENSE = 2**18  # codes below this are counted as they are, others are renumbered first
+
+Codes = tuple[np.ndarray, np.ndarray]  # of the real and of the synthetic rows, int64 from 0
 
 
 def shape(real: Matrix, synthetic: Matrix) -> np.ndarray:
@@ -32,7 +34,7 @@ def shape(real: Matrix, synthetic: Matrix) -> np.ndarray:
     for c in range(len(out)):
         a, b = _present(real, c), _present(synthetic, c)
         if len(a) and len(b):
-            out[c] = 1 - (_ks(a, b) if real.numeric[c] else _total_variation(a, b))
+            out[c] = 1 - (_ks(a, b) if real.numeric[c] else _total_variation((a.astype(np.int64), b.astype(np.int64))))
     return out
 
 
@@ -68,7 +70,7 @@ def trend(
         if real.numeric[i] and real.numeric[j]:
             out[i, j] = 1 - abs(r[i, j] - s[i, j]) / 2
         else:
-            out[i, j] = 1 - _total_variation(_pair(cut[i][0], cut[j][0]), _pair(cut[i][1], cut[j][1]))
+            out[i, j] = 1 - _total_variation(_crossed(cut[i], cut[j]))
         out[j, i] = out[i, j]
     return out
 
@@ -97,10 +99,10 @@ def k_way(real: Matrix, synthetic: Matrix, k: int, rng: Rng, sets: int = 100, bi
         chosen.add(tuple(sorted(torch.randperm(width, generator=generator)[:k].tolist())))
     total = 0.0
     for columns in chosen:
-        a, b = cut[columns[0]]
+        cells = cut[columns[0]]
         for column in columns[1:]:
-            a, b = _dense(_pair(a, cut[column][0]), _pair(b, cut[column][1]))
-        total += _total_variation(a, b)
+            cells = _crossed(cells, cut[column])
+        total += _total_variation(cells)
     return total / len(chosen)
 
 
@@ -132,17 +134,26 @@ def _ks(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(f - g).max())
 
 
-def _total_variation(a: np.ndarray, b: np.ndarray) -> float:
+def _total_variation(cells: Codes) -> float:
     """Of the laws of two samples of codes."""
-    codes = np.unique(np.concatenate([a, b]), return_inverse=True)[1]
-    size = int(codes.max()) + 1
-    f = np.bincount(codes[: len(a)], minlength=size) / len(a)
-    g = np.bincount(codes[len(a) :], minlength=size) / len(b)
+    a, b = cells
+    size = int(max(a.max(), b.max())) + 1
+    f, g = (np.bincount(codes, minlength=size) / len(codes) for codes in (a, b))
     return float(np.abs(f - g).sum() / 2)
 
 
-def _binned(real: Matrix, synthetic: Matrix, c: int, bins: str, count: int = BINS) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of column c in both tables, below 2^31; missing numbers get the last bin, as in np.digitize."""
+def _crossed(one: Codes, two: Codes) -> Codes:
+    """One code for two, renumbered from 0 where they are too many to count as they are."""
+    width = int(max(two[0].max(), two[1].max())) + 1
+    a, b = (x * width + y for x, y in zip(one, two, strict=True))
+    if max(a.max(), b.max()) < DENSE:
+        return a, b
+    codes = np.unique(np.concatenate([a, b]), return_inverse=True)[1]
+    return codes[: len(a)], codes[len(a) :]
+
+
+def _binned(real: Matrix, synthetic: Matrix, c: int, bins: str, count: int = BINS) -> Codes:
+    """Codes of column c in both tables; missing numbers get the last bin, as in np.digitize."""
     if not real.numeric[c]:
         return real.values[:, c].astype(np.int64), synthetic.values[:, c].astype(np.int64)
     a, b = real.values[:, c], synthetic.values[:, c]
@@ -165,30 +176,31 @@ def _digitize(column: np.ndarray, edges: np.ndarray) -> np.ndarray:
     return np.digitize(column, edges).astype(np.int64)
 
 
-def _pair(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """One code for two."""
-    return a * 2**31 + b
-
-
-def _dense(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The codes of two samples renumbered from 0, so that pairing them again does not overflow."""
-    codes = np.unique(np.concatenate([a, b]), return_inverse=True)[1]
-    return codes[: len(a)], codes[len(a) :]
-
-
 def _correlations(table: Matrix, ranks: bool) -> np.ndarray:
-    """(p, p); over the rows where both numbers are there."""
+    """(p, p); over the rows where both numbers are there. Columns without missing cells go in one product."""
     width = len(table.names)
     out = np.full((width, width), np.nan)
-    numbers = [c for c in range(width) if table.numeric[c]]
-    values = table.values
-    if ranks:
-        values = values.copy()
-        for c in numbers:
-            values[:, c] = _ranks(values[:, c])
+    numbers = np.flatnonzero(table.numeric)
+    values = {c: _ranks(table.values[:, c]) if ranks else table.values[:, c] for c in numbers}
+    gaps = {c: np.isnan(values[c]) for c in numbers}
+    whole = [c for c in numbers if not gaps[c].any()]
+    if whole:
+        z = np.stack([_unit(values[c]) for c in whole])
+        out[np.ix_(whole, whole)] = z @ z.T
     for i, j in combinations(numbers, 2):
-        out[i, j] = _pearson(values[:, i], values[:, j])
+        gone = gaps[i] | gaps[j]
+        if gone.any():
+            out[i, j] = float(_unit(values[i][~gone]) @ _unit(values[j][~gone]))
     return out
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    """Of mean 0 and length 1; NaN where there are less than two different values."""
+    if len(x) < 2 or x.min() == x.max():
+        return np.full(len(x), np.nan) if len(x) else np.array([np.nan])
+    x = x - x.mean()
+    x = x / np.abs(x).max()  # so that squares neither overflow nor vanish
+    return x / np.sqrt((x * x).sum())
 
 
 def _ranks(column: np.ndarray) -> np.ndarray:
@@ -197,18 +209,3 @@ def _ranks(column: np.ndarray) -> np.ndarray:
     last = np.cumsum(counts)
     mean = last - (counts - 1) / 2
     return np.where(np.isnan(distinct), np.nan, mean)[codes]
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-    both = ~(np.isnan(x) | np.isnan(y))
-    x, y = x[both], y[both]
-    if len(x) < 2 or x.min() == x.max() or y.min() == y.max():
-        return float("nan")
-    x, y = x - x.mean(), y - y.mean()
-    x, y = x / np.abs(x).max(), y / np.abs(y).max()  # so that squares neither overflow nor vanish
-    return float((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()))
-
-
-def off_diagonal(scores: np.ndarray) -> Sequence[float]:
-    """The pairs of a (p, p) matrix, each once."""
-    return scores[np.triu_indices(len(scores), 1)].tolist()

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
+import torch
 
 from de_core.errors import DiffuseError
+from de_core.rng import Rng, as_generator
 from de_plugins.tabular.metrics.matrix import Matrix
 
-__all__ = ["crps", "imputation"]
+__all__ = ["crps", "imputation", "random_holes", "summary"]
+
+
+def random_holes(frame: pd.DataFrame, share: float = 0.2, *, rng: Rng) -> np.ndarray:
+    """Cells to hide, (n, p) bool: each that is there with probability `share`; every row keeps one at least.
+
+    Args:
+        frame: the full table; its missing cells are no holes, since there is no truth to compare with.
+        share: in [0, 1].
+        rng: draws the holes.
+    """
+    there = frame.notna().to_numpy(dtype=bool)
+    score = torch.rand(there.shape, generator=as_generator(rng), dtype=torch.float64).numpy()
+    holes = there & (score < share)
+    kept = np.where(there, score, -1.0).argmax(axis=1)  # the last cell to be hidden
+    holes[np.arange(len(holes)), kept] &= (there & ~holes).any(axis=1)
+    return holes
 
 
 def imputation(truth: Matrix, draws: Sequence[Matrix], holes: np.ndarray) -> dict[str | int, dict[str, float]]:
@@ -17,7 +36,7 @@ def imputation(truth: Matrix, draws: Sequence[Matrix], holes: np.ndarray) -> dic
 
     Numbers: "crps", in standard deviations of the true column. Categories: "accuracy", the mean share of draws that are
     right, and "nats", the mean of :math:`-\log((k + 1/K) / (m + 1))` where k of m draws are right and there are K
-    categories, which stays finite when none is.
+    categories, which stays finite when none is. Cells that are missing in truth do not count.
 
     Args:
         truth: the full table.
@@ -33,19 +52,26 @@ def imputation(truth: Matrix, draws: Sequence[Matrix], holes: np.ndarray) -> dic
         raise DiffuseError(f"imputation: expected tables and holes of shape {truth.values.shape}")
     out: dict[str | int, dict[str, float]] = {}
     for c, name in enumerate(truth.names):
-        known = holes[:, c] & ~np.isnan(truth.values[:, c])
+        cells, size = truth.values[:, c], int(truth.sizes[c]) - 1
+        known = holes[:, c] & (~np.isnan(cells) if truth.numeric[c] else cells != size)
         if not known.any():
             continue
-        y = truth.values[known, c]
+        y = cells[known]
         x = np.stack([draw.values[known, c] for draw in draws])
         if truth.numeric[c]:
-            spread = float(np.nanstd(truth.values[:, c]))
+            spread = float(np.nanstd(cells))
             out[name] = {"crps": float(np.nanmean(crps(x, y))) / (spread or 1.0)}
         else:
             right = (x == y).sum(axis=0)
-            nats = -np.log((right + 1 / truth.sizes[c]) / (len(draws) + 1))
+            nats = -np.log((right + 1 / size) / (len(draws) + 1))
             out[name] = {"accuracy": float(right.mean() / len(draws)), "nats": float(nats.mean())}
     return out
+
+
+def summary(scores: Mapping[str | int, Mapping[str, float]]) -> dict[str, float]:
+    """Means over the columns that have a score: "crps", "accuracy", "nats"; what no column has is left out."""
+    found = {key: [s[key] for s in scores.values() if key in s] for key in ("crps", "accuracy", "nats")}
+    return {key: float(np.mean(values)) for key, values in found.items() if values}
 
 
 def crps(draws: np.ndarray, truth: np.ndarray) -> np.ndarray:

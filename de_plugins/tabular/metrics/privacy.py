@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+import torch
 
 from de_core.errors import DiffuseError
 from de_core.rng import Rng, as_generator
@@ -17,27 +18,37 @@ __all__ = ["Privacy", "nearest", "privacy", "true_positives"]
 
 @attrs.frozen
 class Privacy:
-    """All from equally many training rows and held-out rows.
+    """All from equally many training rows and held-out rows, except `exact_halves`.
 
     Args:
         closer_to_train: share of synthetic rows nearer to a training row than to any held-out row, ties
             counted half; 0.5 where nothing is memorised.
         distance_ratio: median distance from a synthetic row to its nearest training row over the same to its
             nearest held-out row; 1 where nothing is memorised. NaN where the latter is 0.
+        distance_ratio_low: the same of the 5th percentile, where the closest rows are.
+        neighbour_ratio_train, neighbour_ratio_test: median over the synthetic rows of the distance to the
+            nearest over that to the second nearest training row, held-out row; equal where nothing is memorised.
         exact_train, exact_test: share of synthetic rows that are a training row, a held-out row.
+        exact_halves: share of synthetic rows that are a row of the one half of the training table, of the other.
         attack_auc: an attacker who calls those rows members that lie nearest to a synthetic row; 0.5 is a
             coin.
         attack_tpr: members found at one false alarm in a hundred; 0.01 is a coin.
-        rows: on each side.
+        rows: on each side of the distances and of the attack.
+        distances: 51 quantiles, from 0 to 1, of the distances to the nearest training row and held-out row.
     """
 
     closer_to_train: float
     distance_ratio: float
+    distance_ratio_low: float
+    neighbour_ratio_train: float
+    neighbour_ratio_test: float
     exact_train: float
     exact_test: float
+    exact_halves: tuple[float, float]
     attack_auc: float
     attack_tpr: float
     rows: int
+    distances: dict[str, list[float]]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON."""
@@ -52,34 +63,60 @@ def privacy(train: Matrix, test: Matrix, synthetic: Matrix, rng: Rng, rows: int 
         test: rows of the same source that it did not see.
         synthetic: coded alike.
         rng: draws the rows.
-        rows: at most so many of each table.
+        rows: at most so many of each table, in the distances and in the attack.
     """
     generator = as_generator(rng)
+    order = torch.randperm(len(train), generator=generator).numpy()
+    halves = [train.rows(part) for part in (order[: len(order) // 2], order[len(order) // 2 :])]
     m = min(len(train), len(test))
     members, others = train.sample(m, generator), test.sample(m, generator)
-    exact = exact_matches(synthetic, members), exact_matches(synthetic, others)
+    exact = [exact_matches(synthetic, real) for real in (members, others, *halves)]
     members, others = members.sample(rows, generator), others.sample(rows, generator)
     fake = synthetic.sample(rows, generator)
     scale = _ranker(train)
     a, b, s = scale(members), scale(others), scale(fake)
     to_train, to_test = nearest(s, a, train.numeric), nearest(s, b, train.numeric)
-    closer = float(np.mean((to_train < to_test) + 0.5 * (to_train == to_test)))
-    middle = float(np.median(to_test))
-    ratio = float(np.median(to_train)) / middle if middle > 0 else float("nan")
-    near_members, near_others = nearest(a, s, train.numeric), nearest(b, s, train.numeric)
+    near_members, near_others = (nearest(x, s, train.numeric)[:, 0] for x in (a, b))
     auc, tpr = true_positives(-near_members, -near_others)
-    return Privacy(closer, ratio, *exact, auc, tpr, len(members))
+    one, other = to_train[:, 0], to_test[:, 0]
+    steps = np.linspace(0, 1, 51)
+    return Privacy(
+        closer_to_train=float(np.mean((one < other) + 0.5 * (one == other))),
+        distance_ratio=_ratio(np.median(one), np.median(other)),
+        distance_ratio_low=_ratio(np.quantile(one, 0.05), np.quantile(other, 0.05)),
+        neighbour_ratio_train=_neighbour_ratio(to_train),
+        neighbour_ratio_test=_neighbour_ratio(to_test),
+        exact_train=exact[0],
+        exact_test=exact[1],
+        exact_halves=(exact[2], exact[3]),
+        attack_auc=auc,
+        attack_tpr=tpr,
+        rows=len(members),
+        distances={"train": np.quantile(one, steps).tolist(), "test": np.quantile(other, steps).tolist()},
+    )
+
+
+def _ratio(one: float, other: float) -> float:
+    return float(one) / float(other) if other > 0 else float("nan")
+
+
+def _neighbour_ratio(distances: np.ndarray) -> float:
+    """Median of nearest over second nearest; 1 where both are 0, since then none of the two stands out."""
+    one, two = distances.T
+    return float(np.median(np.divide(one, two, out=np.ones_like(one), where=two > 0)))
 
 
 def nearest(x: np.ndarray, pool: np.ndarray, numeric: np.ndarray) -> np.ndarray:
-    """Distance (n,) of each row of `x` (n, p) to the nearest row of `pool` (m, p).
+    """Distances (n, 2) of each row of `x` (n, p) to the nearest and second nearest row of `pool` (m, p).
 
     The distance is the sum over columns of the difference of two numbers (ranks in [0, 1]; 1 where one is
-    missing) and of 1 for two different categories (Gower). Memory is bounded by blocks.
+    missing) and of 1 for two different categories (Gower). Infinite where there is no second row. Memory is bounded
+    by blocks.
     """
-    out = np.empty(len(x))
+    out = np.full((len(x), 2), np.inf)
     block = max(1, 4_000_000 // len(pool))
     columns = [np.ascontiguousarray(c, dtype=np.float32) for c in pool.T]
+    few = min(2, len(pool))
     for start in range(0, len(x), block):
         part = x[start : start + block].astype(np.float32)
         distance = np.zeros((len(part), len(pool)), dtype=np.float32)
@@ -91,7 +128,7 @@ def nearest(x: np.ndarray, pool: np.ndarray, numeric: np.ndarray) -> np.ndarray:
                 distance += gap
             else:
                 distance += part[:, c, None] != column
-        out[start : start + block] = distance.min(axis=1)
+        out[start : start + block, :few] = np.partition(distance, few - 1, axis=1)[:, :few]
     return out
 
 

@@ -13,7 +13,7 @@ from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.metrics.matrix import Matrix, number_array
 from de_plugins.tabular.schema import column_of
 
-__all__ = ["exact_matches", "validity"]
+__all__ = ["exact_matches", "unreadable", "validity"]
 
 
 def validity(codec: TableCodec, synthetic: pd.DataFrame) -> dict[str | int, dict[str, Any]]:
@@ -29,6 +29,19 @@ def validity(codec: TableCodec, synthetic: pd.DataFrame) -> dict[str | int, dict
         "attained" (numbers: whether the least and the greatest training value occur).
     """
     return {v.column.name: _column(v, column_of(synthetic, v.column.name)) for v in codec.variables}
+
+
+def unreadable(codec: TableCodec, frame: pd.DataFrame) -> np.ndarray:
+    """Cells that training rules out, (n, p) bool in the order of the frame's columns: a class that it did not have, or
+    missing where it never was. A model gives them no probability."""
+    out = pd.DataFrame(False, index=range(len(frame)), columns=frame.columns)
+    for variable in codec.variables:
+        series = column_of(frame, variable.column.name)
+        bad = series.isna().to_numpy(dtype=bool) & (not variable.column.missing)
+        if isinstance(variable, Constant) or (isinstance(variable, Classes) and not len(variable.rare)):
+            bad |= _new(variable, series).to_numpy(dtype=bool)
+        out[variable.column.name] = bad
+    return out.to_numpy()
 
 
 def exact_matches(synthetic: Matrix, others: Matrix) -> float:
@@ -51,16 +64,25 @@ def _canonical(table: Matrix) -> np.ndarray:
 def _column(variable: Variable, series: pd.Series) -> dict[str, Any]:
     if isinstance(variable, Number):
         return _number(variable, number_array(series))
-    cells = variable.value if isinstance(variable, Constant) else np.concatenate([variable.values, variable.rare])
-    dtype = variable.column.dtype
-    known = from_plain(cells, np.zeros(len(cells), bool), dtype) if len(cells) else pd.Series([], dtype=object)
-    new = ~series.astype(object).isin(known.astype(object)) & series.notna()
+    dtype, new = variable.column.dtype, _new(variable, series)
     out: dict[str, Any] = {"unseen": float(new.mean())}
     if isinstance(variable, Classes) and dtype.plain in ("int", "float", "ticks"):
-        values, seen = number_array(series), number_array(known)
+        values, seen = number_array(series), number_array(_known(variable))
         out["outside"] = float(((values < seen.min()) | (values > seen.max())).mean())
         out["attained"] = bool(np.nanmin(values) == seen.min() and np.nanmax(values) == seen.max())
     return out
+
+
+def _known(variable: Classes | Constant) -> pd.Series:
+    cells = variable.value if isinstance(variable, Constant) else np.concatenate([variable.values, variable.rare])
+    if not len(cells):
+        return pd.Series([], dtype=object)
+    return from_plain(cells, np.zeros(len(cells), bool), variable.column.dtype)
+
+
+def _new(variable: Classes | Constant, series: pd.Series) -> pd.Series:
+    """Cells that are there and hold what training did not have."""
+    return ~series.astype(object).isin(_known(variable).astype(object)) & series.notna()
 
 
 def _number(variable: Number, values: np.ndarray) -> dict[str, Any]:
