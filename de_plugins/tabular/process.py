@@ -32,14 +32,16 @@ BLOCK = 4096
 """Rows that are sampled together: many, since the networks are small."""
 
 
-def table_process(class_sizes: tuple[int, ...], numbers: int) -> JointProcess:
+def table_process(class_sizes: tuple[int, ...], numbers: int, objective: str = "simple") -> JointProcess:
     """The product of "numbers" (gaussian, C) and "classes" (masked, one size a column), each column with its own clock.
 
-    A modality without columns is left out.
+    A modality without columns is left out. Under "paper-tabular" the gaussian has the linear schedule and predicts eps,
+    as in the authors' code.
     """
     modalities: dict[str, Modality] = {}
     if numbers:
-        modalities["numbers"] = get_modality("gaussian")((numbers,))
+        schedule, prediction = ("linear", "eps") if objective == "paper-tabular" else ("cosine", "v")
+        modalities["numbers"] = get_modality("gaussian")((numbers,), schedule, prediction)
     if class_sizes:
         modalities["classes"] = get_modality("masked")((len(class_sizes),), num_classes=list(class_sizes))
     return JointProcess(modalities, elementwise=tuple(modalities), block=BLOCK)
