@@ -80,11 +80,11 @@ class TableDiT(nn.Module):
         self.column = nn.Parameter(0.02 * torch.randn(self.numbers + len(shown), width))
         self.classes = nn.Embedding(sum(shown), width)
         self.kind = nn.Parameter(torch.randn(self.numbers, width))
-        self.number = nn.Sequential(nn.Linear(1, width), nn.SiLU(), *_head(width, width)[:3]) if numbers else None
+        self.number = _head(1, width, width) if numbers else None
         self.blocks = nn.ModuleList(_Block(width, heads) for _ in range(depth))
         self.last = nn.Linear(width, 2 * width)
-        self.value = _head(width, 1) if numbers else None
-        self.scores = nn.ModuleList(_head(width, size) for size in shown)
+        self.value = _head(width, width, 1) if numbers else None
+        self.scores = nn.ModuleList(_head(width, width, size) for size in shown)
         self._start()
 
     def _start(self) -> None:
@@ -143,8 +143,9 @@ class TableDiT(nn.Module):
         return {"width": width, "depth": _DEPTH, "heads": _HEADS}
 
 
-def _head(width: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, out))
+def _head(enter: int, width: int, out: int) -> nn.Sequential:
+    """Three layers."""
+    return nn.Sequential(nn.Linear(enter, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, out))
 
 
 def _norm(x: Tensor) -> Tensor:
