@@ -107,6 +107,11 @@ class Classes:
         _place_missing(column, out, missing, unknown, self.size - 1)
         return np.where(unknown, 0, out)
 
+    def occurs(self, cell: pd.Series) -> bool:
+        """Whether the one cell of a column of one row occurred in training: `encode` takes any other one for rare."""
+        values, missing = to_plain(cell, self.column.dtype, self.column.name)
+        return bool(missing[0] or (self.values == values[0]).any() or (self.rare == values[0]).any())
+
     def decode(self, classes: np.ndarray, rng: torch.Generator) -> pd.Series:
         """The column (n,) of classes (n,); a rare value is drawn by its frequency in training."""
         m = len(self.values)
@@ -198,11 +203,15 @@ class Number:
             )
         return out
 
+    def values_at(self, score: np.ndarray) -> np.ndarray:
+        """The plain numbers (n,) of scores (n,) that a model drew; not decreasing in the score."""
+        score = score if self.calibration is None else self.calibration(score)
+        return self.grid.from_index(self.map.inverse(score), self.column.dtype)
+
     def decode(self, gate: np.ndarray, score: np.ndarray) -> pd.Series:
         """The column (n,) of gate classes (n,) and scores (n,)."""
         missing = np.full(len(gate), bool(self.column.missing)) & (gate == self.size - 1)
-        score = score if self.calibration is None else self.calibration(score)
-        values = self.grid.from_index(self.map.inverse(score), self.column.dtype)
+        values = self.values_at(score)
         if len(self.spikes):
             spike = self.spikes[np.clip(gate - 1, 0, len(self.spikes) - 1)]
             values = np.where((gate > 0) & ~missing, spike, values)

@@ -19,20 +19,14 @@ from de_core.plugins import get_component
 from de_core.rng import Rng, seed_of, stream
 from de_core.train import Trainer
 from de_plugins.tabular._calibration import LEAST
-from de_plugins.tabular._conditions import NeverMissing, encode_given, fill, given_cells, known_cells, repeated
+from de_plugins.tabular._conditions import fill_table
 from de_plugins.tabular._frames import as_pandas
+from de_plugins.tabular._held import hold
 from de_plugins.tabular._saving import build, load_table, save_table
+from de_plugins.tabular._wanted import read_given
 from de_plugins.tabular.codec import TableCodec
-from de_plugins.tabular.process import (
-    TableSource,
-    TableTimes,
-    absent_nats,
-    log_shares,
-    rows_of,
-    table_process,
-    take,
-)
-from de_plugins.tabular.schema import Schema, check_frame, column_of
+from de_plugins.tabular.process import TableSource, TableTimes, absent_nats, log_shares, rows_of, table_process
+from de_plugins.tabular.schema import Schema
 
 __all__ = ["TableSynthesizer"]
 
@@ -184,7 +178,10 @@ class TableSynthesizer:
 
         Args:
             n: rows; row i depends on ``rng``, not on ``n``.
-            given: column -> value that all rows have; the other columns are drawn given it, without rejection.
+            given: column -> what all rows have there; the other columns are drawn given it, without rejection. A
+                value; a range (low, high), both ends in it, None an open one; a set or list of values and ranges; or
+                ``Given(value, level)``, the value noised to a level in [0, 1] and drawn with the rest. Exact under the
+                model for values and one set; several sets by resampling (``_among``).
             guidance: towards the given columns.
             steps: network calls a row.
             rng: ``seed`` by default.
@@ -195,19 +192,14 @@ class TableSynthesizer:
                 nothing given.
         """
         codec, seed = self._fitted(), seed_of(self.seed if rng is None else rng)
-        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
-            raise DiffuseError(f"rows: expected a whole number of at least 1, got {n!r}")
-        n, cells = int(n), given_cells(codec, given or {})
-        if guidance is not None and not cells:
+        _count("rows", n)
+        _count("steps", steps)
+        n, wanted = int(n), read_given(codec, {} if given is None else given)
+        if guidance is not None and not wanted:
             raise DiffuseError("guidance: nothing to guide by, no column is given")
-        held = None
-        if cells:
-            draw = stream(seed, "given")
-            coded = encode_given(codec, cells, draw)
-            held = {name: repeated(g, n) for name, g in known_cells(coded, draw).items()}
-        frame = self._draw(self.model, n, held, steps, seed, progress, guidance)
-        for name, cell in cells.items():  # a rare value, or a number between two float32, is exact this way
-            frame[name] = cell.repeat(n).reset_index(drop=True)
+        held = hold(codec, self.joint, self.model, wanted, n, steps, seed) if wanted else None
+        frame = self._draw(self.model, n, None if held is None else held.states, steps, seed, progress, guidance)
+        frame = frame if held is None else held.settle(frame)
         return self._back(frame)
 
     def impute(self, frame: Any, draws: int = 1, steps: int = _STEPS, *, rng: Rng | None = None) -> Any:
@@ -228,30 +220,13 @@ class TableSynthesizer:
             DiffuseError: other columns, or a known cell that training could not have held.
         """
         codec, seed = self._fitted(), seed_of(self.seed if rng is None else rng)
-        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-            raise DiffuseError(f"draws: expected a whole number of at least 1, got {draws!r}")
+        _count("draws", draws)
         table, back = as_pandas(frame)
-        check_frame(table)
-        plain = table.reset_index(drop=True)
-        holes = plain.reindex(columns=codec.schema.names).isna()
-        coded = codec.encode(plain, holes=holes.to_numpy(), rng=stream(seed, "encode"))
-        some = holes.to_numpy(dtype=bool).any(1)
-        rows, place = torch.from_numpy(some.nonzero()[0]), np.maximum(some.cumsum() - 1, 0)
-        out = []
-        for k in range(draws):
-            filled = plain
-            if len(rows):
-                held = known_cells(take(coded, rows), stream(seed, "absent", k))
-                model = None if self.model is None else NeverMissing(self.model, codec)
-                drawn = self._draw(model, len(rows), held, steps, seed_of(stream(seed, "draw", k)), None)
-                drawn = drawn.iloc[place].reset_index(drop=True)  # a row without holes reads none of it
-                filled = pd.DataFrame(
-                    {
-                        c: fill(column_of(plain, c), drawn[c], holes[c].to_numpy(), codec.schema[c].dtype, c)
-                        for c in plain.columns
-                    }
-                )
-            out.append(back(filled.set_axis(table.index)))
+
+        def draw(model: Model | None, n: int, held: dict[str, Given], seed: int) -> pd.DataFrame:
+            return self._draw(model, n, held, steps, seed, None)
+
+        out = [back(filled) for filled in fill_table(codec, self.model, draw, table, draws, seed)]
         return out[0] if draws == 1 else out
 
     def _draw(
@@ -291,6 +266,8 @@ class TableSynthesizer:
                 steps=steps,
                 methods=methods,
                 guidance=guidance,
+            if any(given.levels()[1] > 0 for given in (held or {}).values()):  # the flow has no law over two times
+                methods["numbers"] = "ancestral"
                 progress=progress,
             )
         return x.get("classes", torch.zeros(n, 0, dtype=torch.int64)), x.get("numbers", torch.zeros(n, 0))
@@ -350,3 +327,8 @@ class TableSynthesizer:
 
 def _same(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
+
+
+def _count(what: str, number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
+        raise DiffuseError(f"{what}: expected a whole number of at least 1, got {number!r}")

@@ -12,7 +12,7 @@ import pytest
 from de_core import DiffuseError
 from de_core.artifact import load_artifact, save_artifact
 from de_core.cli import main
-from de_plugins.tabular import _datasets, process, read_table
+from de_plugins.tabular import TableCodec, _datasets, process, read_table
 from de_plugins.tabular.commands.sample import parse_given, parse_guidance
 from de_plugins.tabular.schema import Schema
 
@@ -261,10 +261,10 @@ def test_names_that_hold_the_sign_and_types_of_values():
     frame = pd.DataFrame(
         {"a": [1, 2] * 9, "a=b": [0.5, 1.5] * 9, "c": pd.Categorical([10, 20] * 9), "d": ["x", None] * 9}
     )
-    schema = Schema.infer(frame)
-    assert parse_given(["a=b=1.5", "a=2", "c=20", "d="], schema) == {"a=b": 1.5, "a": 2, "c": 20, "d": None}
+    codec = TableCodec.fit(frame)
+    assert parse_given(["a=b=1.5", "a=2", "c=20", "d="], codec) == {"a=b": 1.5, "a": 2, "c": 20, "d": None}
     with pytest.raises(DiffuseError, match="--given a=b=x: expected a number"):
-        parse_given(["a=b=x"], schema)
+        parse_given(["a=b=x"], codec)
     assert parse_guidance("2.5").sigma == 1
     assert parse_guidance("2.5,0.25").sigma == 0.25
     with pytest.raises(DiffuseError, match=r"expected sigma in \[0, 1\]"):

@@ -8,14 +8,12 @@ from typing import Any
 
 from de_core.errors import DiffuseError
 from de_core.guidance import NoisyGuidance
-from de_plugins.tabular._plain import DType
+from de_plugins.tabular._wanted import read_text
+from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.commands._common import check_table_target, progress
 from de_plugins.tabular.io import write_table
-from de_plugins.tabular.schema import Schema
 
 __all__ = ["Sample"]
-
-_TRUTH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 class Sample:
@@ -27,7 +25,11 @@ class Sample:
         parser.add_argument("--rows", metavar="N", type=int, required=True)
         parser.add_argument("--out", metavar="TABLE", required=True, help="CSV (.gz too) or Parquet")
         parser.add_argument(
-            "--given", metavar="COL=VALUE", action="append", default=[], help="a value that all rows have; repeat it"
+            "--given",
+            metavar="COL=VALUE",
+            action="append",
+            default=[],
+            help="what all rows have: a value, a range 30..40 (an end may be left out), a set A|B; repeat it",
         )
         parser.add_argument("--guidance", metavar="W[,SIGMA]", help="towards the given columns, sigma 1 by default")
         parser.add_argument("--steps", metavar="N", type=int, default=50, help="network calls a row (default 50)")
@@ -39,7 +41,7 @@ class Sample:
 
         check_table_target(args.out)
         synthesizer = TableSynthesizer.load(args.dir)
-        given = parse_given(args.given, synthesizer.schema)
+        given = parse_given(args.given, synthesizer.codec)
         guidance = None if args.guidance is None else parse_guidance(args.guidance)
         frame = synthesizer.sample(args.rows, given, guidance, args.steps, rng=args.seed, progress=progress)
         write_table(frame, args.out)
@@ -47,43 +49,29 @@ class Sample:
         return 0
 
 
-def parse_given(texts: Sequence[str], schema: Schema) -> dict[str | int, Any]:
-    """``COL=VALUE`` texts as values in each column's own type; nothing after the sign is a missing cell, where there
-    are any.
+def parse_given(texts: Sequence[str], codec: TableCodec) -> dict[str | int, Any]:
+    """``COL=VALUE`` texts as values in each column's own type: one, a range ``30..40`` or a set ``A|B``; nothing after
+    the sign is a missing cell, where there are any.
 
     Raises:
         DiffuseError: not of this form, an unknown column, the same one twice, or a value of another type.
     """
     given: dict[str | int, Any] = {}
     for text in texts:
-        fitting = [name for name in schema.names if text.startswith(f"{name}=")]
+        fitting = [v for v in codec.variables if text.startswith(f"{v.column.name}=")]
         if not fitting:
             name, sign, _ = text.partition("=")
-            why = f"there is no column '{name}', expected one of {schema.names}" if sign else "expected COL=VALUE"
+            why = f"there is no column '{name}', expected one of {codec.schema.names}" if sign else "expected COL=VALUE"
             raise DiffuseError(f"--given {text}: {why}")
-        name = max(fitting, key=lambda name: len(str(name)))  # a name may hold the sign itself
+        variable = max(fitting, key=lambda v: len(str(v.column.name)))  # a name may hold the sign itself
+        name = variable.column.name
         if name in given:
             raise DiffuseError(f"--given {text}: column '{name}' is given twice")
-        column, value = schema[name], text[len(str(name)) + 1 :]
-        given[name] = None if value == "" and column.missing else _parse(value, column.dtype, text)
+        try:
+            given[name] = read_text(text[len(str(name)) + 1 :], variable)
+        except DiffuseError as error:
+            raise DiffuseError(f"--given {text}: {error}") from None
     return given
-
-
-def _parse(value: str, dtype: DType, text: str) -> Any:
-    """The value in the type of its column; dates stay text, which the synthesizer reads."""
-    if dtype.plain == "codes" and dtype.categories_dtype is not None:
-        return _parse(value, dtype.categories_dtype, text)
-    try:
-        if dtype.plain == "int":
-            return int(value)
-        if dtype.plain == "float":
-            return float(value)
-        if dtype.plain == "bool":
-            return _TRUTH[value.lower()]
-    except (ValueError, KeyError):
-        kind = {"int": "a whole number", "float": "a number", "bool": "true or false"}[dtype.plain]
-        raise DiffuseError(f"--given {text}: expected {kind}") from None
-    return value
 
 
 def parse_guidance(text: str) -> NoisyGuidance:
