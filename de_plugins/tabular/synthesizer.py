@@ -258,6 +258,8 @@ class TableSynthesizer:
             # "systematic" reveals as evenly as can be: one column at a time while there are no more columns than steps,
             # and then each is drawn given all that came before it
             methods = {name: "systematic" for name in self.joint.modalities if name == "classes"}
+            if any(given.levels()[1] > 0 for given in (held or {}).values()):  # the flow has no law over two times
+                methods["numbers"] = "ancestral"
             x = self.joint.sample(
                 model,
                 n,
@@ -266,8 +268,6 @@ class TableSynthesizer:
                 steps=steps,
                 methods=methods,
                 guidance=guidance,
-            if any(given.levels()[1] > 0 for given in (held or {}).values()):  # the flow has no law over two times
-                methods["numbers"] = "ancestral"
                 progress=progress,
             )
         return x.get("classes", torch.zeros(n, 0, dtype=torch.int64)), x.get("numbers", torch.zeros(n, 0))
