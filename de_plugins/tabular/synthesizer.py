@@ -30,7 +30,8 @@ from de_plugins.tabular.schema import Schema
 
 __all__ = ["TableSynthesizer"]
 
-_LR = {"nano": 4e-3, "small": 2e-3, "base": 1e-3}
+_LR = {"nano": 4e-3, "small": 2e-3, "base": 1e-3, "paper": 1e-3}
+_PAPER: dict[str, Any] = {"weight_decay": 0.03, "betas": (0.9, 0.9)}  # beside a rate of 1e-3
 _STEPS = 50
 _CALIBRATION = 10_000, 50_000  # rows drawn after training to correct the numbers' marginals: the table's, but within
 
@@ -50,7 +51,10 @@ class TableSynthesizer:
         max_steps: an end of training in steps beside the one in minutes; a run that it ends can be repeated exactly.
         batch_size: rows a step.
         lr: peak learning rate; None is the preset's.
-        backbone: name of an installed backbone.
+        backbone: name of an installed backbone; "table-dit" is the authors' transformer, whose preset "paper" has their
+            width.
+        objective: "simple", "elbo", or "paper-tabular": the authors' losses, schedule, one clock for all columns, and
+            settings of AdamW. Conditions are then as good as a model can be that never saw a column given.
         progress: a line on stderr while training, where that is a terminal.
 
     Attributes:
@@ -73,11 +77,12 @@ class TableSynthesizer:
         batch_size: int = 2048,
         lr: float | None = None,
         backbone: str = "table-mlp",
+        objective: str = "simple",
         progress: bool = True,
     ) -> None:
         self.preset, self.minutes, self.seed = preset, minutes, seed
         self.max_steps, self.batch_size, self.lr = max_steps, batch_size, lr
-        self.backbone, self.progress = backbone, progress
+        self.backbone, self.objective, self.progress = backbone, objective, progress
 
     def __repr__(self) -> str:
         return f"TableSynthesizer({', '.join(f'{name}={value!r}' for name, value in self.get_params().items())})"
@@ -131,7 +136,8 @@ class TableSynthesizer:
         joint, model = None, None
         steps, seconds, interrupted, curve = 0, 0.0, False, []
         if sizes or numbers:
-            joint = table_process(sizes, numbers)
+            joint = table_process(sizes, numbers, self.objective)
+            paper = self.objective == "paper-tabular"
             network = get_component("backbone", self.backbone)
             settings = network.for_preset(self.preset, sizes, numbers)
             model = build(network, settings, codec, self.seed, log_shares(coded, sizes))
@@ -141,9 +147,11 @@ class TableSynthesizer:
                 minutes=self.minutes,
                 steps=self.max_steps,
                 batch_size=self.batch_size,
-                lr=_LR[self.preset] if self.lr is None else self.lr,
-                times=TableTimes(),
-                weights=dict.fromkeys(joint.modalities, 1 / (len(sizes) + numbers)),
+                lr=_LR["paper" if paper else self.preset] if self.lr is None else self.lr,
+                objective=self.objective,
+                times=TableTimes(0.0, 0.0) if paper else TableTimes(),
+                weights=None if paper else dict.fromkeys(joint.modalities, 1 / (len(sizes) + numbers)),
+                **(_PAPER if paper else {}),
                 seed=self.seed,
                 progress=self.progress,
             ).fit(TableSource(coded))
