@@ -15,7 +15,8 @@ __all__ = ["as_pandas"]
 def as_pandas(frame: Any) -> tuple[pd.DataFrame, Callable[[pd.DataFrame], Any]]:
     """A pandas frame, and the function that gives a frame of the same columns the caller's type and dtypes.
 
-    A pandas frame passes as it is. Whole numbers and booleans with missing cells stay what they are.
+    A pandas frame passes as it is. Whole numbers and booleans with missing cells stay what they are; NaN in a column
+    of floats is a missing cell, and comes back as null.
 
     Raises:
         DiffuseError: not a data frame.
@@ -29,7 +30,11 @@ def as_pandas(frame: Any) -> tuple[pd.DataFrame, Callable[[pd.DataFrame], Any]]:
         wide = nw.from_native(frame, eager_only=True)
     except TypeError as error:
         raise DiffuseError(f"table: expected a data frame, got {type(frame).__name__}") from error
-    arrow = wide.to_arrow()
+    try:
+        arrow = wide.to_arrow()
+    except pa.ArrowException as error:  # a type that Arrow does not know, such as whole numbers of 128 bits
+        reason = " ".join(str(error).split())
+        raise DiffuseError(f"table: a column has a type that Arrow cannot hold: {reason}") from error
     schema, implementation = wide.schema, wide.implementation
     nullable = {
         getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")()

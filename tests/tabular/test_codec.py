@@ -12,7 +12,6 @@ import torch
 from hypothesis import given, settings
 
 from de_core.errors import DiffuseError
-from de_plugins.tabular._frames import as_pandas
 from de_plugins.tabular._numeric import Grid, QuantileMap
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.io import read_table
@@ -333,41 +332,7 @@ def test_adult_comes_back_bit_for_bit():
     pd.testing.assert_frame_equal(round_trip(frame), frame, check_exact=True)
 
 
-# --- other frames ---
-
-
-def test_arrow_tables_come_back_as_they_were(mixed):
-    pa = pytest.importorskip("pyarrow")
-    table = pa.table(
-        {
-            "a": pa.array([1, None, 3] * 20, pa.int16()),
-            "s": pa.array(["x", "y", None] * 20, pa.large_string()),
-            "d": pa.array([0, 1, None] * 20, pa.date32()),
-            "f": pa.array(np.linspace(0, 1, 60), pa.float32()),
-            "b": pa.array([True, False, None] * 20),
-        }
-    )
-    frame, back = as_pandas(table)
-    assert back(round_trip(frame)).equals(table)
-
-
-def test_polars_frames_come_back_as_they_were():
-    pl = pytest.importorskip("polars")
-    table = pl.DataFrame(
-        {
-            "a": [1, None, 3] * 20,
-            "s": ["x", "y", None] * 20,
-            "f": np.linspace(0, 1, 60),
-            "b": [True, None, False] * 20,
-        }
-    )
-    frame, back = as_pandas(table)
-    assert back(round_trip(frame)).equals(table)
-
-
-def test_what_is_no_frame_is_refused():
-    with pytest.raises(DiffuseError, match="expected a data frame, got list"):
-        as_pandas([1, 2])
+# --- odd tables ---
 
 
 def test_a_thousand_columns_and_one_row():
