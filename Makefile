@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 CONTRIB := $(wildcard contrib/*/pyproject.toml)
 
-.PHONY: demo test lint test-slow docs clean
+.PHONY: demo test lint test-slow mutants kit-seeds docs clean
 
 demo: .venv/.demo
 	$(BIN)/diffuse demo
@@ -14,6 +14,13 @@ test: .venv/.dev lint
 
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
+
+# broken modalities and what rejects them; right ones under twenty seeds of the kit
+mutants: .venv/.dev
+	$(BIN)/python tests/plugins/mutants.py
+
+kit-seeds: .venv/.dev
+	$(BIN)/python tests/plugins/kit_seeds.py
 
 # the site, into docs/_build; a warning is an error
 docs: .venv/.dev

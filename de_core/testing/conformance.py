@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import time
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,28 +27,41 @@ from de_core.testing.report import LEVELS, Check, Failed, Report, Result, Skippe
 __all__ = ["ModalityConformance", "check_modality", "check_named", "example"]
 
 
-def check_modality(modality: Modality, data: Tensor, *, level: str | None = None, seed: int = 0) -> Report:
+def check_modality(
+    modality: Modality,
+    data: Tensor,
+    *,
+    level: str | None = None,
+    only: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Report:
     """Run the conformance checks.
 
     Args:
         modality: under test.
         data: (n, *event), clean rows, at least two of them different. Three are taken as the atoms of a data law.
         level: "contract", "law" or "numerics"; all by default.
+        only: ids of the checks to run, while one works on them; "capabilities_checked" runs them all.
         seed: of every draw. A right modality fails with a chance below one in a million, whatever the seed.
 
     Returns:
         The report; ``report.ok`` where no check failed and at least one ran.
 
     Raises:
-        DiffuseError: no modality, data of another shape, too few rows, an unknown level.
+        DiffuseError: no modality, data of another shape, too few rows, an unknown level or check.
     """
     if level is not None and level not in LEVELS:
         raise DiffuseError(f"level: expected one of {', '.join(LEVELS)}, got {level!r}")
+    known = {one.id for one in (*CHECKS, _covered)}
+    if unknown := sorted(set(only or ()) - known):
+        raise DiffuseError(f"only: there is no check {', '.join(unknown)}; expected some of {', '.join(sorted(known))}")
     case = Case(modality, data, seed)
-    results = [_run(one, case) for one in CHECKS if level in (None, one.level)]
-    if level is None:
+    wanted = None if only is None or _covered.id in only else set(only)
+    results = [_run(one, case) for one in CHECKS if level in (None, one.level) and (not wanted or one.id in wanted)]
+    whole = level is None and wanted is None
+    if whole:
         results.append(_coverage(case, results))
-    return Report(_show(modality), tuple(results), _pace(case) if level is None else float("nan"))
+    return Report(_show(modality), tuple(results), _pace(case) if whole else float("nan"))
 
 
 def _run(one: Check, case: Case) -> Result:

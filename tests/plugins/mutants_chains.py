@@ -6,8 +6,7 @@ import attrs
 import torch
 from mutant import Mutant
 
-from de_core.families import Jump
-from de_core.families.jump import categorical, inverse_cdf
+from de_core.families.jump import inverse_cdf
 from de_core.generator import rows, score_entropy
 from de_core.modality import expand, times
 from de_core.rng import as_generator
@@ -168,18 +167,6 @@ class UnmasksTooSlowly(Masked):
         return self.layout.draw(output, coin & (xt == self.mask(xt.device)), xt, draw, weak, weight), None
 
 
-class DropsSecondJumps(Masked):
-    """The paper's tau-leaping as if it were exact: near t = 0 most jumps are lost."""
-
-    inexact = frozenset({"confidence"})
-
-    def methods(self):
-        return ("tau_leaping_paper",)
-
-    def step(self, output, xt, t, s, *, method=None, **rest):
-        return super().step(output, xt, t, s, method=method or "tau_leaping_paper", **rest)
-
-
 class FinishTakesTheLikeliest(Masked):
     def finish(self, output, xt, t, **rest):
         return torch.where(xt == self.mask(xt.device), self.log_probs(output).argmax(-1), xt)
@@ -230,17 +217,6 @@ class GuidedLawUnnormalised(Masked):
         u = torch.rand(xt.shape, generator=draw, dtype=torch.float64)
         drawn = (law.cumsum(-1) < u[..., None]).sum(-1).clamp_max(self.num_classes - 1)
         return torch.where(coin & (xt == self.mask(xt.device)), drawn, xt), None
-
-
-class RedrawsWhatIsKnown(Masked):
-    """A step draws every element anew, not the masked ones alone."""
-
-    def step(self, output, xt, t, s, *, rng, **rest):
-        draw = as_generator(rng)
-        moved, carry = super().step(output, xt, t, s, rng=draw, **rest)
-        fresh = categorical(self.log_probs(output), draw)
-        known = (xt != self.mask(xt.device)) & expand(times(t, xt) > times(s, xt), xt)
-        return torch.where(known, fresh, moved), carry
 
 
 class ReconstructsTheOther(Masked):
@@ -374,17 +350,6 @@ class HoldsKnown(Uniform):
     holds_known = True
 
 
-class InfiniteAtTheEnds(Uniform):
-    """1 + K a/(1 - a) without a floor."""
-
-    def log_odds(self, t, x, dtype):
-        value = (1 + self.num_classes * (1 - t) / t).log().to(dtype)
-        return value.reshape(t.shape + (1,) * (x.ndim - t.ndim + 1))
-
-    def loss(self, output, noised, *, objective="elbo"):
-        return Jump.loss(self, output, noised, objective=objective)
-
-
 class DrawsByFloatSum(Uniform):
     """The classes' cumulative sum is compared in the wrong order: the first class is drawn for the last."""
 
@@ -404,7 +369,7 @@ def _of(cls, mistake, check):
 MUTANTS = (
     _of(MaskSurvives, "A mask in ten survives the last move.", "finish_is_data"),
     _of(PredictsTheMask, "The mask is one of the classes that are predicted.", "finish_is_data"),
-    _of(MaskIsTheLastClass, "The mask has the index of the last class.", "time_one_is_prior"),
+    _of(MaskIsTheLastClass, "The mask has the index of the last class.", "time_zero_is_data"),
     _of(MaskedForgetsS, "The kernel from s masks as if from 0.", "semigroup"),
     _of(SurvivalSquared, "perturb masks by another schedule than the rest.", "density_is_kernel"),
     _of(HazardDoubled, "The generator's rate is doubled.", "kolmogorov"),
@@ -417,13 +382,11 @@ MUTANTS = (
     _of(WeightOfTheOtherEnd, "The loss has -a'/a for -a'/(1 - a).", "loss_is_divergence"),
     _of(ScoreWithoutOdds, "The score lacks a/(1 - a).", "score_is_posterior"),
     _of(UnmasksTooSlowly, "A step unmasks with a_s - a_t.", "step_is_small"),
-    _of(DropsSecondJumps, "A step loses tokens with two jumps.", "reversal"),
     _of(FinishTakesTheLikeliest, "The last move takes the likeliest class.", "finish_draws_tails"),
     _of(HalfPrecisionRace, "The last move is a Gumbel race in half precision.", "finish_draws_tails"),
     _of(GuidesProbabilities, "A step mixes probabilities, not logarithms.", "guidance_mixes_scores"),
     _of(GuidesTheLastProbabilities, "The last move mixes probabilities, not logarithms.", "guidance_mixes_scores"),
     _of(GuidedLawUnnormalised, "The guided law is drawn from unnormalised.", "guidance_mixes_scores"),
-    _of(RedrawsWhatIsKnown, "A step draws known elements anew.", "reversal"),
     _of(ReconstructsTheOther, "The reconstruction is that of the next class.", "likelihood_terms"),
     _of(ReconstructsEverything, "prior_kl is log K, as if the prior were uniform.", "likelihood_terms"),
     _of(RateOfEachClass, "The generator's rate is K times too large.", "kolmogorov"),
@@ -438,6 +401,5 @@ MUTANTS = (
     _of(CrossEntropyAlone, "The bound is the cross entropy.", "loss_is_divergence"),
     _of(StepForgetsTheState, "A step forgets the state it starts from.", "step_is_small"),
     _of(HoldsKnown, "It claims that a kept class is exact inpainting.", "known_is_held"),
-    _of(InfiniteAtTheEnds, "The odds have no floor at the ends of time.", "finite_at_ends"),
     _of(DrawsByFloatSum, "The last move draws the classes in reverse.", "finish_draws_tails"),
 )

@@ -460,7 +460,7 @@ MUTANTS = (
     _of(FinishLeavesNoise, "finish returns the state as it is.", "finish_denoises"),
     _of(PriorTermOfTheData, "prior_kl takes the data for the kernel's end.", "likelihood_terms"),
     _of(PosterSign, "The implicit form has the poster's sign.", "implicit_is_denoising"),
-    _of(NoiseKeptOnSelf, "The noise is kept on the modality, not in the draw.", "joint_is_sum"),
+    _of(NoiseKeptOnSelf, "The noise is kept on the modality, not in the draw.", "no_hidden_state"),
     _of(ShapeIsAList, "event_shape is a list.", "declaration"),
     _of(NoEmptyBatch, "perturb takes the largest entry of an empty batch.", "empty_batch"),
     _of(WeightCountsFromZero, "Guidance counts its weight from 0.", "guidance_identities"),
