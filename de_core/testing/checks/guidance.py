@@ -156,7 +156,10 @@ def _last(case: Case) -> str:
         spread = float((ends[0] - ends[1]).abs().sum(1).median())
         off = float((ends[2] - 0.5 * (ends[0] + ends[1])).abs().sum(1).median())
         # affine in the score up to the move's length, which is small from the last reading
-        require(off < 0.05 * spread + 1e-9, f"finish: at weight .5 it is {off / spread:.1%} off the middle (bound 5 %)")
+        require(
+            off < 0.05 * spread + 1e-9,
+            f"finish: at weight .5 it is {off:.3g} off the middle of ends {spread:.3g} apart (bound 5 %)",
+        )
         return "affine"
     states = few.unique(dim=0)
     if len(states) > 40 or (states_of(case) is None and not case.floating):
