@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from de_core import DiffuseError, JointProcess, Sequential, Synchronous, get_modality
@@ -202,7 +202,7 @@ def corners(draw):
     return joint, *draw(joint_laws(joint))
 
 
-@settings(derandomize=True, deadline=None, max_examples=8, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=8)
 @given(st.data(), seeds())
 def test_t9_finite_laws_no_head_beats_the_entropy(data, seed):
     """E bound >= H(p) for class scores with noise of size 1, and more than with the truth; five standard errors of

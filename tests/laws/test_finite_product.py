@@ -12,7 +12,7 @@ import itertools
 import numpy as np
 import scipy.linalg
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from de_core import get_modality
@@ -21,9 +21,7 @@ from de_core.testing import FiniteProduct, RateGenerator
 from de_core.testing.strategies import finite_products, rate_matrices, seeds
 
 F64 = torch.float64
-laws = settings(
-    derandomize=True, deadline=None, max_examples=10, suppress_health_check=list(HealthCheck), database=None
-)
+laws = settings(max_examples=10)
 
 
 def table(product: FiniteProduct, seed: int) -> torch.Tensor:

@@ -5,16 +5,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from de_core import JointProcess, get_modality
 from de_core.testing import OracleDenoiser
 from de_core.testing.strategies import clean, modalities, seeds
 
 F64 = torch.float64
-laws = settings(
-    derandomize=True, deadline=None, max_examples=12, suppress_health_check=list(HealthCheck), database=None
-)
+laws = settings(max_examples=12)
 
 
 def linear_head(modality, seed):

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from de_core import JointProcess, Noised, get_modality
@@ -13,9 +13,7 @@ from de_core.testing import OracleDenoiser
 from de_core.testing.strategies import clean, modalities, seeds, times
 
 F64 = torch.float64
-laws = settings(
-    derandomize=True, deadline=None, max_examples=25, suppress_health_check=list(HealthCheck), database=None
-)
+laws = settings(max_examples=25)
 
 
 class Mixer(torch.nn.Module):

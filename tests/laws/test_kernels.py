@@ -4,16 +4,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from de_core import DiffuseError, get_modality
 from de_core.testing.strategies import clean, modalities, seeds
 
 F64 = torch.float64
-laws = settings(
-    derandomize=True, deadline=None, max_examples=25, suppress_health_check=list(HealthCheck), database=None
-)
+laws = settings(max_examples=25)
 DRAWS = 40_000
 SIGMAS = 5  # chance 6e-7 a check at a fresh seed, and the seeds are fixed
 

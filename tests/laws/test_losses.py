@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from de_core import Noised, get_modality
@@ -15,9 +15,7 @@ from de_core.testing.strategies import clean, modalities, seeds
 from de_plugins.simplex._wright_fisher import quadratic
 
 F64 = torch.float64
-laws = settings(
-    derandomize=True, deadline=None, max_examples=25, suppress_health_check=list(HealthCheck), database=None
-)
+laws = settings(max_examples=25)
 
 
 def noised_batch(modality, seed, low=0.05, high=0.95, batch=6, wise=False):

@@ -94,7 +94,7 @@ def as_whole(series):
     return present.to_numpy(dtype=float)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(frames())
 def test_round_trip_over_generated_frames(frame):
     codec = TableCodec.fit(frame)
@@ -115,7 +115,7 @@ def test_round_trip_over_generated_frames(frame):
         assert now.max() <= was.max()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(frames())
 def test_state_is_json_and_tensors(frame):
     codec = TableCodec.fit(frame)
@@ -312,7 +312,7 @@ def test_ties_spread_over_their_stretch_are_normal_without_lumps():
     assert (fitted.inverse(fitted.forward(x, rng=torch.Generator().manual_seed(1))) - x).max() < 0.5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=50))
 def test_a_grid_of_whole_numbers_is_exact_while_indices_are(values):
     x = np.array(values, dtype=np.int64)

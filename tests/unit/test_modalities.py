@@ -5,15 +5,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from de_core import get_modality
 from de_core.testing.strategies import clean, modalities, seeds
 
 F64 = torch.float64
-laws = settings(
-    derandomize=True, deadline=None, max_examples=30, suppress_health_check=list(HealthCheck), database=None
-)
+laws = settings(max_examples=30)
 
 
 def times(*values):
