@@ -7,7 +7,9 @@ import gzip
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,6 +20,7 @@ __all__ = ["read_table", "write_atomically", "write_table"]
 
 _CSV = (".csv", ".csv.gz")
 _PARQUET = (".parquet", ".pq")
+_ENDS = (b"-9223372036854775808", b"18446744073709551615")
 _DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S")
 
 
@@ -29,7 +32,8 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
     as it is.
 
     Raises:
-        DiffuseError: no such file, not a table, empty, without rows, or with a column name twice.
+        DiffuseError: no such file, not a table (in CSV: other bytes than UTF-8, another sign than the comma between
+            columns, a line with more or fewer cells than the first), empty, without rows, or a column name twice.
     """
     path = Path(path)
     kind = _kind(path)
@@ -41,6 +45,9 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
         frame = _read_csv(path) if kind == "csv" else _read_parquet(path)
     except DiffuseError:
         raise
+    except UnicodeDecodeError as error:
+        where = f"byte 0x{error.object[error.start]:02x}"
+        raise DiffuseError(f"table '{path}': expected text in UTF-8, got {where}; save it as UTF-8") from error
     except Exception as error:  # pandas, pyarrow and gzip each raise their own kinds for bytes that are no table
         reason = " ".join(str(error).split())
         raise DiffuseError(f"table '{path}': not a readable {kind} table: {reason}") from error
@@ -100,20 +107,48 @@ def _kind(path: Path) -> str:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     opener = gzip.open if path.name.lower().endswith(".gz") else open
+    with opener(path, "rb") as file:
+        while chunk := file.read(2**20):
+            if b"\0" in chunk:
+                raise DiffuseError(f"table '{path}': expected text in UTF-8, got a NUL byte; save it as UTF-8")
+            for number in _ENDS:  # which pandas reads as missing
+                if number in chunk:
+                    raise DiffuseError(f"table '{path}': it holds {number.decode()}, which 64 bits do not tell apart")
     with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file), [])
+        lines = csv.reader(file)
+        header, first = next(lines, []), next(lines, [])
     if not any(name.strip() for name in header):
         raise DiffuseError(f"table '{path}': the first line holds no column names")
+    for sign in ";\t" if len(header) == 1 else "":
+        if sign in header[0] and first and header[0].count(sign) == first[0].count(sign):
+            raise DiffuseError(
+                f"table '{path}': expected commas between the columns, got {sign!r}; save it with commas"
+            )
     twice = next((name for index, name in enumerate(header) if name in header[:index]), None)
     if twice is not None:
         raise DiffuseError(f"table '{path}': column '{twice}' occurs twice; names must differ")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the header would be cut in silence
-        frame = pd.read_csv(
-            path, index_col=False, dtype_backend="numpy_nullable", encoding="utf-8-sig", low_memory=False
-        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # longer lines would be cut in silence
+            frame = pd.read_csv(
+                path, index_col=False, dtype_backend="numpy_nullable", encoding="utf-8-sig", low_memory=False
+            )
+    except (pd.errors.ParserWarning, pd.errors.ParserError):
+        _check_widths(path, opener, len(header))
+        raise
     frame.columns = header  # pandas names a blank header itself
+    if len(frame) and frame.iloc[:, -1].isna().any():  # a line with too few cells ends in missing ones
+        _check_widths(path, opener, len(header))
     return pd.DataFrame({name: _settle(column_of(frame, name)) for name in header})
+
+
+def _check_widths(path: Path, opener: Callable[..., Any], width: int) -> None:
+    """Name the first row whose cells are more or fewer than ``width``."""
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        for number, cells in enumerate(csv.reader(file), 1):
+            if cells and len(cells) != width:
+                got = f"row {number} has {len(cells)} cells, the first row {width}"
+                raise DiffuseError(f"table '{path}': not a readable csv table: {got}")
 
 
 def _settle(column: pd.Series) -> pd.Series:

@@ -1,8 +1,8 @@
-"""Plugin "tabular": the commands for tables and the default backbone. Light: the targets are imported on first use."""
+"""Plugin "tabular": the commands for tables and the backbones. Light: the targets are imported on first use."""
 
-from de_core.hookspecs import BackboneInfo, CommandInfo, hookimpl
+from de_core.hookspecs import BackboneInfo, CommandInfo, MetricInfo, hookimpl
 
-__all__ = ["de_backbones", "de_commands"]
+__all__ = ["de_backbones", "de_commands", "de_metrics"]
 
 _COMMANDS = {
     "fit": "learn a table",
@@ -10,6 +10,13 @@ _COMMANDS = {
     "impute": "fill the missing cells of a table",
     "evaluate": "judge a synthetic table beside the real one",
     "data": "write a known data set as a file",
+}
+_METRICS = {  # of a training table and a synthetic table; see metrics/named.py
+    "shape": "likeness of single columns",
+    "trend": "likeness of pairs of columns, as published",
+    "trend-real-bins": "the same with the real table's bins",
+    "trend-ranks": "the same with deciles and rank correlation",
+    "k-way-3": "total variation of three columns at a time",
 }
 
 
@@ -28,5 +35,22 @@ def de_backbones() -> list[BackboneInfo]:
             "table-mlp",
             "de_plugins.tabular.backbone:TableMLP",
             summary="a fused gated residual MLP over all columns of a table",
-        )
+        ),
+        BackboneInfo(
+            "table-dit",
+            "de_plugins.tabular.dit:TableDiT",
+            summary="the authors' diffusion transformer, a token a column",
+        ),
+    ]
+
+
+@hookimpl
+def de_metrics() -> list[MetricInfo]:
+    named = "de_plugins.tabular.metrics.named:"
+    return [
+        *(
+            MetricInfo(f"table-{name}", named + name.replace("-", "_"), summary=summary, capabilities={"table"})
+            for name, summary in _METRICS.items()
+        ),
+        MetricInfo("table-two-sample", f"{named}two_sample", summary="AUC of a classifier, real against synthetic"),
     ]

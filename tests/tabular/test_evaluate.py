@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from de_core import plugins
 from de_core.errors import DiffuseError
+from de_core.hookspecs import MetricInfo
 
 pytest.importorskip("xgboost")
 pytest.importorskip("matplotlib")
 
-from de_plugins.tabular import evaluate
+from de_plugins.tabular import TableSynthesizer, evaluate
 from de_plugins.tabular.metrics import detection
 
 
@@ -42,7 +44,7 @@ def table(seed, n):
 
 @pytest.fixture(scope="module")
 def report(few_trees):
-    extras = {"cost": {"fit, seconds": 12.5}}
+    extras = {"machine": {"fit, seconds": 12.5}}
     return evaluate(table(0, 400), table(1, 400), test=table(2, 200), target="rich", paper=True, seeds=1, extras=extras)
 
 
@@ -58,6 +60,11 @@ def test_results(report):
     assert scores["mle"] > 0.95  # the target is a threshold of one column
     assert scores["exact_train"] == scores["exact_test"] == 0
     assert results["privacy"]["rows"] == 200
+    for name in ("perfect", "shuffled", "copied"):  # beside every score stand all three
+        assert set(anchors[name]) == set(scores), name
+    assert anchors["copied"]["attack_tpr"] == 1
+    assert anchors["perfect"]["mle"] > 0.95 > 0.65 > anchors["shuffled"]["mle"]
+    assert set(results["every_target"]) == {"x", "$y$ <b>", "job", "day", "rich"}  # "void" has nothing to predict
     assert set(results["two_sample"]) == {"full", "marginal", "dependence"}
     assert results["seconds"] > 0
 
@@ -67,12 +74,26 @@ def test_text_shows_scores_and_anchors(report):
     assert lines[0].split() == ["score", "synthetic", "perfect", "sample", "columns", "shuffled", "training", "copied"]
     assert any(line.startswith("Shape") for line in lines)
     assert len({len(line) for line in lines[1:4]}) == 1
+    assert lines[1].startswith("Shape")
+    said = " ".join(line.strip() for line in lines)
+    assert "no sign that training rows were copied" in said
+    assert all(sentence[:40] in said for sentence in report.verdict)
+
+
+def test_a_copy_is_found_out():
+    train = table(0, 300)
+    report = evaluate(train, train, table(2, 200), seeds=1, anchors=False)
+    assert any(sentence.startswith("The table gives training rows away") for sentence in report.verdict)
+    assert "it gives training rows away." in report.to_text()
 
 
 def test_html_carries_its_pictures_and_escapes_names(report, tmp_path):
     report.to_html(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/svg+xml;base64,") == 6
+    pictures = re.findall(r"<img alt='([^']*)'", page)
+    assert len(pictures) == 6
+    assert all(len(alt) > 30 for alt in pictures)
     assert not re.search(r"(src|href)='?\"?https?:", page)
     assert "<b>" not in page
     assert "&lt;b&gt;" in page
@@ -97,13 +118,14 @@ def test_without_a_test_table_the_report_says_so():
 
 
 def test_a_regression_target():
-    made = evaluate(table(0, 200), table(1, 200), table(2, 100), target="x", seeds=1, anchors=False, every_target=True)
+    made = evaluate(table(0, 200), table(1, 200), table(2, 100), target="x", seeds=1, anchors=False)
     results = made.to_dict()
     assert results["learning"]["metric"] == "rmse"
     every = results["every_target"]
     assert every["rich"]["synthetic"] > 0.9
+    assert every["x"]["metric"] == "r2"
+    assert every["x"]["real"] > 0.3  # y and rich tell much of it
     assert abs(every["x"]["synthetic"] - every["x"]["real"]) < 0.3
-    assert "void" not in every  # it has nothing to predict
 
 
 @pytest.mark.parametrize("frame", [pd.DataFrame({"x": np.arange(50.0)}), pd.DataFrame({"c": ["a", "b"] * 25})])
@@ -112,6 +134,62 @@ def test_one_column_is_enough(frame, tmp_path):
     assert report.to_dict()["scores"]["trend"] is None
     report.to_html(tmp_path / "r.html")
     assert "Shape" in report.to_text()
+
+
+def test_metrics_of_other_plugins_stand_in_the_table(tmp_path):
+    good = MetricInfo("rows-alike", "operator:eq", capabilities={"table"})
+    bad = MetricInfo("rows-broken", "operator:truediv", capabilities={"table"})
+    frame = table(0, 60)
+    for info in (good, bad):
+        plugins.register(info)
+    try:
+        with pytest.warns(plugins.PluginWarning, match="metric 'rows-broken'"):
+            report = evaluate(frame, frame, seeds=1, anchors=False)
+    finally:
+        for info in (good, bad):
+            plugins.unregister(info)
+    scores = report.to_dict()["scores"]
+    assert scores["rows_alike"] == 0  # a Matrix equals only itself
+    assert scores["rows_broken"] is None
+    assert "rows alike" in report.to_text()
+
+
+def test_the_registered_metrics_are_those_of_the_report(report):
+    names = {info.name for info in plugins.list_components("metric")}
+    assert {"table-shape", "table-trend", "table-two-sample"} <= names
+    shape = plugins.get_component("metric", "table-shape")
+    assert shape(report.real, report.synthetic) == report.to_dict()["scores"]["shape"]
+
+
+@pytest.fixture(scope="module")
+def with_model(few_trees):
+    train, test = table(0, 400), table(2, 200)
+    test.loc[0, "job"] = "astronaut"  # a job that training never saw
+    model = TableSynthesizer(minutes=1, max_steps=5, batch_size=64, progress=False).fit(train)
+    return evaluate(train, table(1, 400), test, model=model, seeds=1, anchors=False)
+
+
+def test_what_only_the_model_can_tell(with_model, tmp_path):
+    results = with_model.to_dict()
+    bound, imputation, cost = (results[key] for key in ("bound", "imputation", "cost"))
+    assert bound["test_left_out"] == 1
+    assert bound["train_left_out"] == 0
+    assert abs(bound["test"] - bound["train"]) < 10 * (bound["test_error"] + bound["train_error"])
+    assert set(imputation["summary"]) == {"model", "neighbours", "iterative"}
+    assert all(set(row) == {"crps", "nats", "accuracy"} for row in imputation["summary"].values())
+    assert "void" not in imputation["columns"]
+    assert 0 < cost["parameters"] <= 64_000
+    assert cost["training_steps"] == 5
+    with_model.to_html(tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    for heading in ("Filling hidden cells", "Surprise at held-out rows", "What it cost"):
+        assert heading in page
+
+
+def test_a_model_of_other_columns_is_refused():
+    model = TableSynthesizer(minutes=1, max_steps=1, progress=False).fit(pd.DataFrame({"q": range(20)}))
+    with pytest.raises(DiffuseError, match=r"model: expected one of the columns .* fitted on \['q'\]"):
+        evaluate(table(0, 50), table(1, 50), model=model)
 
 
 def test_what_it_refuses():
@@ -123,3 +201,5 @@ def test_what_it_refuses():
         evaluate(table(0, 50), table(1, 50).iloc[:0])
     with pytest.raises(DiffuseError, match="expected a data frame"):
         evaluate("train.csv", table(1, 50))
+    with pytest.raises(DiffuseError, match="a section 'cost' of its own"):
+        evaluate(table(0, 50), table(1, 50), extras={"cost": {"a": 1}})

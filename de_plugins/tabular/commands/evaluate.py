@@ -22,17 +22,24 @@ class Evaluate:
         parser.add_argument("--train", metavar="T", required=True, help="what the synthesizer saw")
         parser.add_argument("--synthetic", metavar="S", required=True)
         parser.add_argument("--test", metavar="H", help="rows of the same source that it did not see")
-        parser.add_argument("--target", metavar="COL", help="the column that is to be predicted")
+        parser.add_argument(
+            "--target", metavar="COL", help="the column that is to be predicted; the model's by default"
+        )
+        parser.add_argument("--model", metavar="M", help="what fit wrote: adds imputation, a bound, and what it cost")
         parser.add_argument("--out", metavar="DIR", required=True, help=f"gets {_PAGE} and {_METRICS}")
         parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
 
     def run(self, args: argparse.Namespace) -> int:
         """Judge, write, print."""
         from de_plugins.tabular.evaluation import evaluate
+        from de_plugins.tabular.synthesizer import TableSynthesizer
 
         check_folder_target(args.out, _METRICS)
+        model = None if args.model is None else TableSynthesizer.load(args.model)
+        target = args.target if args.target or model is None else model.schema.target
+        train, synthetic = read_table(args.train), read_table(args.synthetic)
         test = None if args.test is None else read_table(args.test)
-        report = evaluate(read_table(args.train), read_table(args.synthetic), test, args.target)
+        report = evaluate(train, synthetic, test, target, model=model)
         folder = Path(args.out)
         folder.mkdir(parents=True, exist_ok=True)
         report.to_html(folder / _PAGE)

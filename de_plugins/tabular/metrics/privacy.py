@@ -14,11 +14,13 @@ from de_plugins.tabular.metrics.matrix import Matrix
 from de_plugins.tabular.metrics.validity import exact_matches
 
 __all__ = ["Privacy", "nearest", "privacy", "true_positives"]
+MOST = 50_000  # rows of a table in which the nearest is sought
+CELLS = 2**18  # of a block of distances: it stays in the processor's cache
 
 
 @attrs.frozen
 class Privacy:
-    """All from equally many training rows and held-out rows, except `exact_halves`.
+    """Distances and attack are from equally many training rows and held-out rows.
 
     Args:
         closer_to_train: share of synthetic rows nearer to a training row than to any held-out row, ties
@@ -28,12 +30,12 @@ class Privacy:
         distance_ratio_low: the same of the 5th percentile, where the closest rows are.
         neighbour_ratio_train, neighbour_ratio_test: median over the synthetic rows of the distance to the
             nearest over that to the second nearest training row, held-out row; equal where nothing is memorised.
-        exact_train, exact_test: share of synthetic rows that are a training row, a held-out row.
-        exact_halves: share of synthetic rows that are a row of the one half of the training table, of the other.
+        exact_train, exact_test: share of training rows, of held-out rows, that are a synthetic row.
+        exact_halves: the same of the one half of the training table, and of the other.
         attack_auc: an attacker who calls those rows members that lie nearest to a synthetic row; 0.5 is a
             coin.
         attack_tpr: members found at one false alarm in a hundred; 0.01 is a coin.
-        rows: on each side of the distances and of the attack.
+        rows: synthetic rows whose distances were taken, training rows and held-out rows that were attacked.
         distances: 51 quantiles, from 0 to 1, of the distances to the nearest training row and held-out row.
     """
 
@@ -55,7 +57,7 @@ class Privacy:
         return attrs.asdict(self)
 
 
-def privacy(train: Matrix, test: Matrix, synthetic: Matrix, rng: Rng, rows: int = 5000) -> Privacy:
+def privacy(train: Matrix, test: Matrix, synthetic: Matrix, rng: Rng, rows: int = 2500) -> Privacy:
     """Compare training rows with held-out rows as seen from the synthetic table.
 
     Args:
@@ -63,20 +65,19 @@ def privacy(train: Matrix, test: Matrix, synthetic: Matrix, rng: Rng, rows: int 
         test: rows of the same source that it did not see.
         synthetic: coded alike.
         rng: draws the rows.
-        rows: at most so many of each table, in the distances and in the attack.
+        rows: at most so many are looked at from each table; the nearest is sought among all (of the tables held
+            against each other, as many as the smaller has).
     """
     generator = as_generator(rng)
     order = torch.randperm(len(train), generator=generator).numpy()
     halves = [train.rows(part) for part in (order[: len(order) // 2], order[len(order) // 2 :])]
     m = min(len(train), len(test))
     members, others = train.sample(m, generator), test.sample(m, generator)
-    exact = [exact_matches(synthetic, real) for real in (members, others, *halves)]
-    members, others = members.sample(rows, generator), others.sample(rows, generator)
-    fake = synthetic.sample(rows, generator)
+    exact = [exact_matches(real, synthetic) for real in (train, test, *halves)]
     scale = _ranker(train)
-    a, b, s = scale(members), scale(others), scale(fake)
-    to_train, to_test = nearest(s, a, train.numeric), nearest(s, b, train.numeric)
-    near_members, near_others = (nearest(x, s, train.numeric)[:, 0] for x in (a, b))
+    a, b, s = (scale(_mixed(table, generator)) for table in (members, others, synthetic))
+    to_train, to_test = (nearest(s[:rows], x, train.numeric) for x in (a, b))
+    near_members, near_others = (nearest(x[:rows], s, train.numeric)[:, 0] for x in (a, b))
     auc, tpr = true_positives(-near_members, -near_others)
     one, other = to_train[:, 0], to_test[:, 0]
     steps = np.linspace(0, 1, 51)
@@ -91,9 +92,14 @@ def privacy(train: Matrix, test: Matrix, synthetic: Matrix, rng: Rng, rows: int 
         exact_halves=(exact[2], exact[3]),
         attack_auc=auc,
         attack_tpr=tpr,
-        rows=len(members),
+        rows=min(rows, len(a), len(s)),
         distances={"train": np.quantile(one, steps).tolist(), "test": np.quantile(other, steps).tolist()},
     )
+
+
+def _mixed(table: Matrix, rng: torch.Generator) -> Matrix:
+    """At most `MOST` of its rows, in random order."""
+    return table.rows(torch.randperm(len(table), generator=rng)[:MOST].numpy())
 
 
 def _ratio(one: float, other: float) -> float:
@@ -114,7 +120,7 @@ def nearest(x: np.ndarray, pool: np.ndarray, numeric: np.ndarray) -> np.ndarray:
     by blocks.
     """
     out = np.full((len(x), 2), np.inf)
-    block = max(1, 4_000_000 // len(pool))
+    block = max(1, CELLS // len(pool))
     columns = [np.ascontiguousarray(c, dtype=np.float32) for c in pool.T]
     few = min(2, len(pool))
     for start in range(0, len(x), block):

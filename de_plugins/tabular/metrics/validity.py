@@ -44,14 +44,14 @@ def unreadable(codec: TableCodec, frame: pd.DataFrame) -> np.ndarray:
     return out.to_numpy()
 
 
-def exact_matches(synthetic: Matrix, others: Matrix) -> float:
-    """The share of synthetic rows that are, in every cell, a row of `others`.
+def exact_matches(rows: Matrix, others: Matrix) -> float:
+    """The share of `rows` that are, in every cell, a row of `others`.
 
-    Compare `others` = training rows with `others` = as many held-out rows: a model that does not copy finds
-    both equally.
+    With `others` the synthetic table, compare `rows` = training rows with `rows` = rows held out: a model that does not
+    copy draws both equally often.
     """
     known = {row.tobytes() for row in _canonical(others)}
-    return sum(row.tobytes() in known for row in _canonical(synthetic)) / len(synthetic)
+    return sum(row.tobytes() in known for row in _canonical(rows)) / len(rows)
 
 
 def _canonical(table: Matrix) -> np.ndarray:
