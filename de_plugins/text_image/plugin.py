@@ -1,4 +1,4 @@
-"""Plugin "text_image": the ``diffuse demo`` command. Light: nothing heavy is imported before it runs."""
+"""Plugin "text_image": ``diffuse demo`` and ``diffuse scenes``. Light: nothing heavy is imported before one runs."""
 
 from de_core.hookspecs import CommandInfo, hookimpl
 
@@ -13,5 +13,11 @@ def de_commands() -> list[CommandInfo]:
             target="de_plugins.text_image.digits.command:Command",
             api_version=(1, 0),
             summary="joint generation on embedded handwritten digits; writes pictures and an HTML report",
-        )
+        ),
+        CommandInfo(
+            name="scenes",
+            target="de_plugins.text_image.scenes.command:Command",
+            api_version=(1, 0),
+            summary="pictures of coloured digits and sentences about them, learned jointly by a transformer",
+        ),
     ]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from de_core.modality import Modality
 from de_core.plugins import get_modality
+from de_core.testing.conformance import example
 from de_plugins.gaussian.modality import Gaussian
 from de_plugins.masked.modality import Masked
 from de_plugins.simplex.modality import Simplex
@@ -93,6 +94,7 @@ RIGHT: dict[str, Right] = {
     "uniform": Right("uniform", lambda: Uniform((2,), 3), _classes(3, 3)),
     "uniform, leave-one-out": Right("uniform", lambda: Uniform((2,), 3, "leave_one_out"), _classes(3, 3)),
     "simplex": Right("simplex", lambda: Simplex((3,)), _shares),
+    "simplex, its own example": Right("simplex", lambda: Simplex((3,)), lambda: example(Simplex)[0][1]),
     "simplex, posterior": Right("simplex", lambda: Simplex((3,), "posterior"), _corners),
     "torus": Right("torus", _made("torus", (2,)), _angles),
     "sphere": Right("sphere", _made("sphere", (3,)), _directions),

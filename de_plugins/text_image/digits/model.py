@@ -3,8 +3,6 @@ clock."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -12,12 +10,12 @@ from de_core import JointProcess, get_modality
 from de_core.networks import ClockFeatures, GatedBlock
 from de_plugins.text_image.digits.captions import LENGTH, VOCABULARY, Captions
 from de_plugins.text_image.digits.data import TILES, DigitsPart
+from de_plugins.text_image.precondition import NormalVelocity
 
 __all__ = ["DigitsNet", "DigitsSource", "digits_process"]
 
 _NAMES = ("image", "caption", "label", "ink")
 _WORDS = len(VOCABULARY)
-_SPREAD = 0.02  # least standard deviation of a pixel: some are paper in every picture
 _DROPOUT = 0.1  # of what a shared block adds: 1,437 pictures are seen many hundred times
 
 
@@ -42,10 +40,7 @@ class DigitsNet(nn.Module):
     holds at every place. The picture enters as it is and through two small convolutions: neighbouring pixels belong
     together, and from 1,437 pictures a plain map has to learn that anew for every place.
 
-    The velocity of a pixel of mean m and deviation s is what it would be for a normal law, exact where a pixel hardly
-    varies, plus the deviation that is left times what the network says:
-    v = sigma (alpha (1 - s^2) x - m)/d^2 + s/d F, d^2 = alpha^2 s^2 + sigma^2. Karras et al. 2022 (2206.00364) scale
-    by one s for all.
+    The picture's output is what the network adds to ``NormalVelocity``.
 
     Args:
         pictures: (n, 1, 8, 8), whose pixels' means and deviations are kept; None takes 0 and 1.
@@ -53,9 +48,6 @@ class DigitsNet(nn.Module):
         word: width of an embedded word.
         tower: width of the caption's blocks.
     """
-
-    mean: Tensor
-    spread: Tensor
 
     def __init__(
         self,
@@ -68,9 +60,7 @@ class DigitsNet(nn.Module):
         tower: int = 128,
     ) -> None:
         super().__init__()
-        blank = torch.zeros(1, 8, 8)
-        self.register_buffer("mean", blank if pictures is None else pictures.mean(0))
-        self.register_buffer("spread", blank + 1 if pictures is None else pictures.std(0).clamp_min(_SPREAD))
+        self.velocity = NormalVelocity((1, 8, 8), pictures)
         self.settings = {"width": width, "hidden": hidden, "depth": depth, "word": word, "tower": tower}
         bands, condition = 6, 128
         self.clock = ClockFeatures(bands)
@@ -123,13 +113,6 @@ class DigitsNet(nn.Module):
             "label": self.label(h),
             "ink": self.ink(h),
         }
-
-    def velocity(self, x: Tensor, t: Tensor, residual: Tensor) -> Tensor:
-        """The normal law's velocity and what is left of it."""
-        angle = (math.pi / 2 * t.to(torch.float32)).reshape(-1, 1, 1, 1)
-        alpha, sigma, variance = angle.cos(), angle.sin(), self.spread**2
-        d2 = alpha**2 * variance + sigma**2
-        return sigma * (alpha * (1 - variance) * x - self.mean) / d2 + self.spread * d2.rsqrt() * residual
 
 
 class DigitsSource:

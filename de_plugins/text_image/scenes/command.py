@@ -1,0 +1,182 @@
+"""``diffuse scenes``: learn pictures of coloured digits and the sentences that tell of them, and show what came of
+it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from de_core import ClassifierFreeGuidance, NoisyGuidance
+from de_core.artifact import atomic_write, load_artifact, save_artifact
+from de_core.errors import DiffuseError
+from de_core.times import Faces, Tied
+from de_plugins.text_image.digits.data import DigitsData, load_digits_joint
+from de_plugins.text_image.gallery import Grid, write_gallery
+from de_plugins.text_image.mmdit import SIZES, MMDiT, Size
+from de_plugins.text_image.scenes.judge import SceneJudge
+from de_plugins.text_image.scenes.metrics import Asker
+from de_plugins.text_image.scenes.model import PATCH, WEIGHTS, SceneSource, scene_model, scenes_process
+from de_plugins.text_image.stages import single_stage, three_stages, train_stages
+
+__all__ = ["Command"]
+
+_GUIDED = 2.0  # weight of the noisy guidance that the summary shows
+_SIGMA = 0.7
+
+
+class Command:
+    """The arguments and the work of ``diffuse scenes``."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--out", default="scenes-out", metavar="DIR", help="where to write (default: scenes-out)")
+        parser.add_argument("--minutes", type=float, default=45.0, metavar="M", help="of training (default: 45)")
+        parser.add_argument("--size", default="tiny", choices=list(SIZES), help="of the network (default: tiny)")
+        parser.add_argument("--stages", default="one", choices=["one", "three"], help="of training (default: one)")
+        parser.add_argument("--times", default="decoupled", choices=["decoupled", "tied"])
+        parser.add_argument("--objective", default="simple", choices=["simple", "elbo", "paper-text-image"])
+        parser.add_argument("--batch", type=int, default=128, metavar="N", help="scenes a step (default: 128)")
+        parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate (default: 0.002)")
+        parser.add_argument("--rows", type=int, default=500, metavar="N", help="asked of each kind (default: 500)")
+        parser.add_argument("--seed", type=int, default=0, metavar="S")
+        parser.add_argument("--model", metavar="DIR", help="show this one, trained before, in place of training one")
+        parser.add_argument("--json", action="store_true", help="print the metrics as one JSON object")
+
+    def run(self, args: argparse.Namespace) -> int:
+        for name in ("minutes", "batch", "lr", "rows"):
+            if not getattr(args, name) > 0:
+                raise DiffuseError(f"--{name}: expected a number above 0, got {getattr(args, name)}")
+        out = Path(args.out)
+        if out.exists() and not out.is_dir():
+            raise DiffuseError(f"--out: expected a directory at {out}, got a file")
+        data = load_digits_joint()
+        judge = SceneJudge.fit(data)
+        one, two = judge.accuracy
+        say(f"the judge reads {one:.1%} of scenes of one held-out digit right, {two:.1%} of two")
+        joint = scenes_process()
+        if args.model:
+            model, facts = _loaded(Path(args.model)), {}
+        else:
+            model, facts = _trained(args, data, out)
+        model.eval()
+        began = time.perf_counter()
+        metrics, grids = measured(Asker(joint, model, data, judge, seed=args.seed), args.rows)
+        metrics |= {
+            "judge_one": one,
+            "judge_two": two,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "measuring_seconds": time.perf_counter() - began,
+            **facts,
+        }
+        atomic_write(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+        shown = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in metrics.items()}
+        lead = (
+            "One network without a text encoder drew the pictures from the captions, the captions from the pictures, "
+            "and both from nothing. What is asked for was never seen in training: neither the combination of digit, "
+            "colour and place nor, where a picture is given, the hand. Green: the judge agrees."
+        )
+        page = write_gallery(out / "index.html", "Scenes", lead, grids, {"What was measured": shown})
+        text = "\n".join(f"{k:<42}{v}" for k, v in shown.items())
+        print(json.dumps(metrics) if args.json else f"{text}\n\nlook at {page}")
+        return 0
+
+
+def say(text: str) -> None:
+    """A line of news on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _trained(args: argparse.Namespace, data: DigitsData, out: Path) -> tuple[MMDiT, dict[str, Any]]:
+    joint = scenes_process()
+    model = scene_model(joint, data.train, size=args.size, seed=args.seed)
+    counts = ", ".join(f"{part} {n:,}" for part, n in model.parameter_counts().items())
+    say(f"{sum(p.numel() for p in model.parameters()):,} parameters: {counts}")
+    times = Tied() if args.times == "tied" else Faces(share=0.5, ends=0.8)
+    weights = {"image": 1.0, "caption": 1.0} if args.objective == "paper-text-image" else WEIGHTS
+    if args.stages == "three":
+        stages = three_stages("image", "caption", weights=weights, times=times)
+    else:
+        stages = single_stage(weights, times)
+    result = train_stages(
+        joint,
+        model,
+        SceneSource(data.train),
+        stages,
+        minutes=args.minutes,
+        out=out / "stages",
+        on_stage=lambda stage: say(f"stage '{stage.name}'"),
+        batch_size=args.batch,
+        lr=args.lr,
+        objective=args.objective,
+        seed=args.seed,
+        weight_decay=0.01,
+    )
+    say(f"trained {result.steps:,} steps in {result.seconds:.0f} s")
+    config = {"kind": "scenes", "network": model.settings, "steps": result.steps, "seconds": result.seconds}
+    lines = "".join(json.dumps(line) + "\n" for line in result.curve)
+    save_artifact(out / "model", config, model.state_dict(), files={"curve.jsonl": lines})
+    return model, {"training_steps": result.steps, "training_seconds": result.seconds}
+
+
+def _loaded(path: Path) -> MMDiT:
+    artifact = load_artifact(path)
+    if artifact.config.get("kind") != "scenes":
+        raise DiffuseError(f"--model: expected a model of scenes at {path}, got kind {artifact.config.get('kind')!r}")
+    network = artifact.config["network"]
+    blank = torch.zeros(2, 3, 24, 24)
+    model = MMDiT(scenes_process(), Size(**network["size"]), patch=PATCH, pictures={"image": blank})
+    try:
+        model.load_state_dict(artifact.tensors)
+    except RuntimeError as error:
+        last = str(error).splitlines()[-1].strip()
+        raise DiffuseError(f"--model: the weights at {path} are of another architecture: {last}") from None
+    return model
+
+
+def measured(asker: Asker, rows: int) -> tuple[dict[str, Any], list[Grid]]:
+    """All numbers of ``metrics.json``, and the page's pictures."""
+    metrics: dict[str, Any] = {"rows": rows}
+    grids = []
+    kinds = {
+        "": None,
+        "_guided": NoisyGuidance(_GUIDED, sigma=_SIGMA),
+        "_classifier_free": ClassifierFreeGuidance(_GUIDED),
+    }
+    for count, word in ((1, "one"), (2, "two")):
+        for kind, guidance in kinds.items():
+            texts, images, right = asker.pictures(rows, count, guidance=guidance)
+            metrics[f"image_given_caption_{word}{kind}"] = sum(right) / rows
+            say(f"picture for a caption, {word} object{'s' * (count > 1)}{kind}: {sum(right) / rows:.3f}")
+            if kind != "_classifier_free":
+                title = f"A picture for a caption, {word} object{'s' * (count > 1)}{', guided' * bool(kind)}"
+                grids.append(_grid(title, "The caption was given.", texts, images, right))
+        texts, images, right = asker.captions(rows, count)
+        metrics[f"caption_given_image_{word}"] = sum(right) / rows
+        say(f"caption for a picture, {word}: {sum(right) / rows:.3f}")
+        grids.append(_grid(f"A caption for a picture, {word}", "The picture was given.", texts, images, right))
+    texts, images, right = asker.both(rows)
+    metrics |= {"joint": sum(right) / rows, **asker.distance(images)}
+    say(f"both at once: {metrics['joint']:.3f}")
+    grids.insert(0, _grid("Both at once", "Nothing was given.", texts, images, right))
+    texts, known, drawn = asker.inpainted(8)
+    grids.append(
+        Grid(
+            "The rest of a picture",
+            "The left third and the caption were given.",
+            torch.cat([known, drawn]),
+            [*texts, *texts],
+        )
+    )
+    _, texts, right = asker.completed(min(rows, 200))
+    metrics["caption_completed"] = sum(right) / len(right)
+    metrics["caption_bound_nats_per_word"] = asker.caption_bound()
+    return metrics, grids
+
+
+def _grid(title: str, text: str, texts: list[str], images: torch.Tensor, right: list[bool], n: int = 16) -> Grid:
+    return Grid(title, text, images[:n], texts[:n], right[:n])
