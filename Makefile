@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 CONTRIB := $(wildcard contrib/*/pyproject.toml)
 
-.PHONY: demo test lint test-slow mutants kit-seeds docs clean
+.PHONY: demo test lint test-slow page-test mutants kit-seeds docs clean
 
 demo: .venv/.demo
 	$(BIN)/diffuse demo
@@ -14,6 +14,11 @@ test: .venv/.dev lint
 
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
+
+# every page that a command writes, in a headless browser
+page-test: .venv/.dev
+	command -v chromium chromium-browser google-chrome >/dev/null || apt-get install -y chromium
+	$(BIN)/python -m pytest tests/pages -m slow
 
 # broken modalities and what rejects them; right ones under twenty seeds of the kit
 mutants: .venv/.dev
