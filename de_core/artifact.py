@@ -49,6 +49,7 @@ def save_artifact(
     config: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     files: Mapping[str, bytes | str] | None = None,
+    folders: Mapping[str, Path] | None = None,
 ) -> Path:
     """Write an artifact, in place of an older one if there is one, which stays until the new one is complete.
 
@@ -58,6 +59,7 @@ def save_artifact(
             of this package and torch beside what it holds.
         tensors: by name, any shape and dtype, on any device; tensors that share memory are written apart.
         files: extra files by plain name; text is written as UTF-8.
+        folders: extra directories by plain name, written beforehand beside the artifact: they move into it.
 
     Returns:
         The directory.
@@ -66,15 +68,16 @@ def save_artifact(
         DiffuseError: ``path`` is a file or a directory that is no artifact, ``config`` is no JSON or has no
             kind, or a file's name is no plain name.
     """
-    files = files or {}
+    files, folders = files or {}, folders or {}
     target = Path(os.path.realpath(path))
     _check_replaceable(target)
     contents: dict[str, bytes] = {}
-    for name, content in files.items():
+    for name in (*files, *folders):
         if name in ("", ".", "..", _CONFIG, _TENSORS) or Path(name).name != name:
             raise DiffuseError(f"artifact {target}: expected a plain file name of your own, got {name!r}")
+    for name, content in files.items():
         contents[name] = content.encode() if isinstance(content, str) else content
-    contents[_CONFIG] = _config_bytes(target, config, sorted(files))
+    contents[_CONFIG] = _config_bytes(target, config, sorted((*files, *folders)))
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
@@ -85,6 +88,8 @@ def save_artifact(
         _keep_foreign(target, fresh)
         for name, content in contents.items():
             _write_synced(fresh / name, content)
+        for name, folder in folders.items():
+            folder.rename(fresh / name)
         _sync_directory(fresh)
         _replace_directory(fresh, target)
     return target

@@ -173,10 +173,37 @@ class JointProcess:
 
     # --- training ---------------------------------------------------------------------------------------------------
 
+    def noise(
+        self,
+        x0: Mapping[str, Tensor],
+        *,
+        rng: Rng,
+        times: TimePolicy | Mapping[str, Tensor] | None = None,
+        progress: float = 0.0,
+    ) -> dict[str, Noised]:
+        """What ``loss`` draws first: clocks, then each modality noised to its own. ``loss`` takes it, or some rows of
+        it (``Noised.pick``), in place of clean data: so several processes share one draw for one batch.
+
+        Args:
+            x0: name -> (B, *event), clean.
+            rng, times, progress: as in ``loss``.
+
+        Raises:
+            DiffuseError: no rows, or data outside the space.
+        """
+        if not (batch := self.validate(x0)):
+            raise DiffuseError("loss: expected at least 1 row, got 0")
+        draw = as_generator(rng, next(iter(x0.values())).device)
+        if isinstance(times, Mapping):
+            t = {name: self._given_times(times, name, batch) for name in self.modalities}
+        else:
+            t = self.draw_times(x0, times or default_times(), rng=draw, progress=progress)
+        return self.perturb(x0, t, rng=draw)
+
     def loss(
         self,
         model: Model,
-        x0: Mapping[str, Tensor],
+        x0: Mapping[str, Tensor] | Mapping[str, Noised],
         *,
         rng: Rng,
         times: TimePolicy | Mapping[str, Tensor] | None = None,
@@ -190,7 +217,7 @@ class JointProcess:
 
         Args:
             model: (x, t) -> outputs.
-            x0: name -> (B, *event), clean.
+            x0: name -> (B, *event), clean; or what ``noise`` drew, which ``times`` and ``progress`` then do not move.
             rng: of the clocks and the noises.
             times: a policy, or the clocks themselves by name; by default stratified and independent with a share on
                 the faces.
@@ -205,21 +232,21 @@ class JointProcess:
         """
         check_form(form)
         check_objective(objective)
-        if not (batch := self.validate(x0)):
-            raise DiffuseError("loss: expected at least 1 row, got 0")
         for name, weight in (weights or {}).items():
             self.check_name(name)
             if not 0 <= weight < math.inf:
                 raise DiffuseError(f"weights: expected a finite number of at least 0 for '{name}', got {weight}")
         if form == "explicit" and truth is None:
             raise DiffuseError("form 'explicit' needs truth=, a model of the true score")
-        draw = as_generator(rng, next(iter(x0.values())).device)
-        if isinstance(times, Mapping):
-            t = {name: self._given_times(times, name, batch) for name in self.modalities}
+        noised = {name: x for name, x in x0.items() if isinstance(x, Noised)}
+        if len(noised) < len(self.modalities):
+            clean = {name: x for name, x in x0.items() if not isinstance(x, Noised)}
+            draw = as_generator(rng, next((x.device for x in clean.values() if isinstance(x, Tensor)), "cpu"))
+            noised = self.noise(clean, rng=draw, times=times, progress=progress)
         else:
-            t = self.draw_times(x0, times or default_times(), rng=draw, progress=progress)
-        noised = self.perturb(x0, t, rng=draw)
+            draw = as_generator(rng, next(iter(noised.values())).xt.device)
         xt = {name: n.xt for name, n in noised.items()}
+        t = {name: n.t for name, n in noised.items()}
         if form == "implicit":
             terms = self._implicit(model, xt, t, draw)
         else:

@@ -35,7 +35,7 @@ class Noised:
         xt: the state at time t, (B, *event).
         s: the time it started from, in [0, 1], (B,) or (B, *element).
         t: the time it reached, likewise.
-        aux: what the kernel drew: {"eps"}, {"counts"}, ... or nothing.
+        aux: what the kernel drew, row by row: {"eps"}, {"counts"}, ... or nothing.
     """
 
     x0: Tensor
@@ -43,6 +43,11 @@ class Noised:
     s: Tensor
     t: Tensor
     aux: Mapping[str, Tensor] = attrs.field(factory=dict)
+
+    def pick(self, index: Tensor | slice) -> Noised:
+        """Some rows of the draw."""
+        aux = {key: value[index] for key, value in self.aux.items()}
+        return Noised(self.x0[index], self.xt[index], self.s[index], self.t[index], aux)
 
 
 def times(t: Tensor | float, x: Tensor) -> Tensor:

@@ -238,8 +238,7 @@ def zscore(difference: Tensor, error: Tensor, slack: float | Tensor = 0.0) -> fl
 
 def pick(noised: Noised, index: Tensor) -> Noised:
     """Some rows of a draw."""
-    aux = {key: value[index] for key, value in noised.aux.items()}
-    return Noised(noised.x0[index], noised.xt[index], noised.s[index], noised.t[index], aux)
+    return noised.pick(index)
 
 
 def repeated(value: Tensor, like: Tensor) -> Tensor:
