@@ -49,8 +49,8 @@ class Latents:
         Raises:
             DiffuseError: diffusers is missing, there is no such autoencoder, or ``size`` does not suit it.
         """
-        local = Path(name).is_dir()
-        if not local and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        local = bool(name) and Path(name).is_dir()
+        if not local and not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
             raise DiffuseError(f"autoencoder {name}: expected a directory or a name on the hub such as owner/name")
         needs("diffusers")
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL

@@ -90,13 +90,13 @@ def prepare(
             item could be used; then nothing is written.
     """
     out = Path(out)
-    loaded = _captioner(Path(recipe.tokenizer), recipe) if recipe.tokenizer else None
+    loaded = _captioner(Path(recipe.tokenizer), recipe) if recipe.tokenizer is not None else None
     pairs = open_pairs(source)
     writer = ShardWriter(out, recipe.settings(pairs))
     if writer.index["complete"]:
         report(f"{out} is complete already")
         return writer.index
-    latents = Latents.load(recipe.vae, recipe.size) if recipe.vae else None
+    latents = Latents.load(recipe.vae, recipe.size) if recipe.vae is not None else None
     if writer.fresh:
         captioner = loaded or _trained(pairs, recipe)
         writer.begin(captioner.text(), captioner.vocabulary)
