@@ -105,7 +105,8 @@ class Shards:
         placed = copy.deepcopy(module).to(self.world.device)
         for part in placed.modules():
             for block in part if isinstance(part, nn.ModuleList) else ():
-                fully_shard(block, mesh=self.mesh)
+                if not isinstance(block, nn.ModuleList | nn.ModuleDict):  # lists have no forward pass to gather before
+                    fully_shard(block, mesh=self.mesh)
         fully_shard(placed, mesh=self.mesh)
         return placed
 

@@ -191,7 +191,7 @@ class Trainer:
         parts = self.world.size * self.accumulate
         if rows % parts:
             raise DiffuseError(
-                f"training: expected a batch that {self.world.size} ranks of {self.accumulate} micro-batches divide, "
+                f"training: expected a batch divisible by ranks x micro-batches, {self.world.size} x {self.accumulate}, "
                 f"got {rows} rows"
             )
 
