@@ -38,7 +38,7 @@ def work(steps: int, batch: int, strategy: str) -> None:
         "text": torch.randint(64, (4 * batch, 16), generator=rng),
     }
     with World.here() as world:
-        model = MMDiT(joint, "3M")
+        model = MMDiT(joint, "small")
         trainer = Trainer(joint, model, steps=WARM, batch_size=batch, strategy=strategy, progress=False)
         trainer.fit(rows)
         trainer.steps = WARM + steps

@@ -191,8 +191,8 @@ class Trainer:
         parts = self.world.size * self.accumulate
         if rows % parts:
             raise DiffuseError(
-                f"training: expected a batch divisible by ranks x micro-batches, {self.world.size} x {self.accumulate}, "
-                f"got {rows} rows"
+                f"training: expected a batch divisible by ranks x micro-batches, "
+                f"{self.world.size} x {self.accumulate}, got {rows} rows"
             )
 
     def _shows(self) -> bool:
