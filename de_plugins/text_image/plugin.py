@@ -1,4 +1,4 @@
-"""Plugin "text_image": ``diffuse demo``, ``prepare``, ``scenes``. Light: nothing heavy is imported before one runs."""
+"""Plugin "text_image": its commands. Light: nothing heavy is imported before one of them runs."""
 
 from de_core.hookspecs import CommandInfo, hookimpl
 
@@ -15,6 +15,12 @@ def de_commands() -> list[CommandInfo]:
             summary="joint generation on embedded handwritten digits; writes pictures and an HTML report",
         ),
         CommandInfo(
+            name="emoji",
+            target="de_plugins.text_image.emoji_command:Command",
+            api_version=(1, 0),
+            summary="1,911 named pictures, drawn by name",
+        ),
+        CommandInfo(
             name="prepare",
             target="de_plugins.text_image.data.command:Command",
             api_version=(1, 0),
@@ -25,5 +31,11 @@ def de_commands() -> list[CommandInfo]:
             target="de_plugins.text_image.scenes.command:Command",
             api_version=(1, 0),
             summary="pictures of coloured digits and sentences about them, learned jointly by a transformer",
+        ),
+        CommandInfo(
+            name="train",
+            target="de_plugins.text_image.train_command:Command",
+            api_version=(1, 0),
+            summary="a transformer on shards of pictures and captions, as a TOML file says, on one process or many",
         ),
     ]

@@ -104,18 +104,18 @@ def train_stages(
     if not stages or len(set(names)) < len(names):
         raise DiffuseError(f"stages: expected at least one, each of its own name, got {names}")
     whole, result, curve = sum(stage.share for stage in stages), None, []
-    taken, spent = 0, 0.0
+    taken, spent, until = 0, 0.0, 0.0
     for stage in stages:
         for name in {*stage.weights} - {*joint.modalities}:
             raise DiffuseError(f"stage '{stage.name}': no modality '{name}'; there are {', '.join(joint.modalities)}")
         model.freeze(stage.frozen)
-        share = stage.share / whole
+        begin, until = until, until + stage.share / whole
         place = None if out is None else Path(out) / stage.name
         trainer = Trainer(
             joint,
             model,
-            steps=None if steps is None else max(1, round(steps * share)),
-            minutes=None if minutes is None else minutes * share,
+            steps=None if steps is None else max(1, round(steps * until) - round(steps * begin)),
+            minutes=None if minutes is None else minutes * (until - begin),
             weights=stage.weights,
             times=stage.times,
             out=place,

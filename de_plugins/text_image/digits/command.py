@@ -32,6 +32,7 @@ from de_plugins.text_image.digits.sections import (
     joint_section,
     noisy_caption_section,
 )
+from de_plugins.text_image.mmdit import MMDiT
 
 __all__ = ["Command", "Sampler", "train"]
 
@@ -43,6 +44,10 @@ _STEPS = {"image": 64, "caption": 64, "label": 16, "ink": 32}
 
 _FROM_CAPTION = ("label", "image", "ink")
 State = dict[str, Tensor]
+NETWORKS = {
+    "mlp": lambda joint, pictures: DigitsNet(pictures),
+    "mmdit": lambda joint, pictures: MMDiT(joint, "tiny", patch=2, pictures={"image": pictures}),
+}
 
 
 class Command:
@@ -51,6 +56,9 @@ class Command:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--out", default="demo-out", metavar="DIR", help="where to write (default: demo-out)")
         parser.add_argument("--minutes", type=float, default=2.0, metavar="M", help="of training (default: 2)")
+        parser.add_argument(
+            "--network", default="mlp", choices=list(NETWORKS), help="a gated MLP or a transformer (default: mlp)"
+        )
         parser.add_argument("--seed", type=int, default=0, metavar="S")
         parser.add_argument("--json", action="store_true", help="print the metrics as one JSON object")
 
@@ -65,7 +73,7 @@ class Command:
         captions, judge = Captions.fit(data.train.image), Judge.fit(data)
         say(f"{len(data.train)} digits to learn from, {len(data.held_out)} held out")
         say(f"the judge reads {judge.accuracy:.1%} of the held-out digits")
-        joint, result = train(data, captions, minutes=args.minutes, seed=args.seed)
+        joint, result = train(data, captions, minutes=args.minutes, seed=args.seed, network=args.network)
         say(f"trained {result.steps} steps in {result.seconds:.0f} s; sampling")
         show = Sampler(joint, result.model, data, captions, judge, args.seed)
         metrics, sections = show.measured()
@@ -100,12 +108,18 @@ def say(text: str) -> None:
 
 
 def train(
-    data: DigitsData, captions: Captions, *, minutes: float | None = None, steps: int | None = None, seed: int = 0
+    data: DigitsData,
+    captions: Captions,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    network: str = "mlp",
 ) -> tuple[JointProcess, TrainResult]:
     """The demo's model, trained on the training part. Ctrl-C ends the training and keeps what there is."""
     joint = digits_process()
     torch.manual_seed(seed)  # the network's first weights: torch's initialisers know no other source
-    model = DigitsNet(data.train.image)
+    model = NETWORKS[network](joint, data.train.image)
     trainer = Trainer(
         joint,
         model,
