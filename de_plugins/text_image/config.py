@@ -38,7 +38,7 @@ class Config:
     """A run.
 
     Attributes:
-        image: (C, H, W) of a picture or latent. length, vocabulary: of the captions' tokens.
+        image: (C, H, W) of a picture or latent. length, vocabulary: of the captions, in tokens; the vocabulary at most.
         size, patch, recompute: of the network, as ``MMDiT`` takes them.
         training: arguments of ``Trainer``.
         stages: of the training.

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import torch
 
 from de_core.artifact import save_artifact
@@ -48,6 +49,7 @@ class Command:
             raise DiffuseError(f"--out: expected a directory at {args.out}, got a file")
         source = ShardSource(args.data)
         check_shards(config, source)
+        config = attrs.evolve(config, vocabulary=source.captioner().vocabulary)
         with World.here() as world:
             found = self._train(config, source, Path(args.out), world)
             if world.rank == 0:

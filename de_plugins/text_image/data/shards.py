@@ -182,7 +182,8 @@ class ShardSource:
     """Rows to train on, out of shards: "image" (B, *event) float32, pixels brought to [-1, 1], and "caption"
     (B, length) int64. Files are mapped into memory, opened when a row of them is asked for, ``keep`` at a time.
 
-    With ``size`` ranks, rank r has the shards r, r + size, r + 2 size and so on.
+    With ``size`` ranks, rank r has the shards r, r + size, r + 2 size and so on: for processes that work apart. The
+    trainer's ranks share out the rows of each batch themselves, and each is given the whole.
 
     Args:
         path: the directory.
