@@ -84,9 +84,11 @@ def test_a_picture_is_turned_as_its_exif_says():
     sideways[:, :4] = 255  # the left half
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: left becomes top
-    pixels = read_image(content(Image.fromarray(sideways), exif=exif), 8)
-    assert (pixels[:, :4] == 255).all()
-    assert (pixels[:, 4:] == 0).all()
+    deep = Image.fromarray(sideways[..., 0].astype(np.uint16) * 257)
+    for picture in (Image.fromarray(sideways), deep):
+        pixels = read_image(content(picture, exif=exif), 8)
+        assert (pixels[:, :4] == 255).all()
+        assert (pixels[:, 4:] == 0).all()
 
 
 def test_an_animation_gives_its_first_picture():

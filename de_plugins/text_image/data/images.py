@@ -76,12 +76,12 @@ def _square(picture, size: int) -> Tensor:
     import numpy as np
     from PIL import Image, ImageOps
 
+    picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I;16"):
         values = (np.asarray(picture).astype(np.float32) / 257).round().astype(np.uint8)
         picture = Image.fromarray(values)
     elif picture.mode not in _PLAIN:
         raise DiffuseError(f"expected one of the modes {', '.join(_PLAIN)} or I;16, got {picture.mode}")
-    picture = ImageOps.exif_transpose(picture)
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)

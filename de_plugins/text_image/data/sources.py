@@ -137,10 +137,12 @@ class Parquet:
         kind = schema.field("image").type
         if pa.types.is_struct(kind) and "bytes" in {field.name for field in kind}:
             kind = kind.field("bytes").type
-        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        if str(kind) not in ("binary", "large_binary", "binary_view"):
             raise DiffuseError(f"{path}: expected the bytes of files in column image, got {kind}")
         kind = schema.field(text[0]).type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if str(kind) not in ("string", "large_string", "string_view"):
             raise DiffuseError(f"{path}: expected text in column {text[0]}, got {kind}")
         self._caption = text[0]
         if not len(self):
