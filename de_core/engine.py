@@ -6,7 +6,7 @@ Both give the weights that one process would give: the gradient of the mean over
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -77,8 +77,8 @@ class Replicas:
 class Shards:
     """Every rank holds a part of weights, gradients, averages and moments: torch's ``fully_shard``, FSDP2.
 
-    A shard group is each module of each ``ModuleList`` and what is left. The network that came in stays whole where it
-    is and is given the weights in the end; the sharded copy is on the rank's device.
+    A shard group is each module of an outermost ``ModuleList``, called as a whole, and what is left. The network that
+    came in stays whole where it is and is given the weights in the end; the sharded copy is on the rank's device.
 
     Raises:
         DiffuseError: a torch whose checkpoints of shards need pickle.
@@ -103,10 +103,8 @@ class Shards:
 
         self.world.broadcast([*module.parameters(), *module.buffers()])
         placed = copy.deepcopy(module).to(self.world.device)
-        for part in placed.modules():
-            for block in part if isinstance(part, nn.ModuleList) else ():
-                if not isinstance(block, nn.ModuleList | nn.ModuleDict):  # lists have no forward pass to gather before
-                    fully_shard(block, mesh=self.mesh)
+        for block in _blocks(placed):
+            fully_shard(block, mesh=self.mesh)
         fully_shard(placed, mesh=self.mesh)
         return placed
 
@@ -120,6 +118,15 @@ class Shards:
         plain = copy.deepcopy(given)
         plain.load_state_dict(state)
         return plain
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules of lists, and none inside them; a list has no forward pass to gather weights before."""
+    for child in module.children():
+        if isinstance(module, nn.ModuleList) and not isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield child
+        else:
+            yield from _blocks(child)
 
 
 STRATEGIES = {"ddp": Replicas, "fsdp": Shards}

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
+from de_core.best import Best
 from de_core.checkpoint import load_checkpoint, save_checkpoint
 from de_core.distributed import World, stops
 from de_core.engine import autocast, check_precision, get_strategy, power_average
@@ -79,6 +80,9 @@ class Trainer:
             ``model`` then may stay on the CPU: it is given the weights in the end.
         precision: "float32", or "bfloat16" for the network's matrix products.
         compile: whether the network goes through ``torch.compile``.
+        held_out: scores the averaged network on rows that it is not trained on, less is better; called twenty times,
+            evenly over the budget. ``fit`` then returns the best weights that it saw, not the last. One process.
+        patience: how many scores in a row that are no better end the training; None never ends it.
 
     Under torchrun all ranks make the same trainer and call ``fit``, ``save`` and ``resume`` together; rank 0 keeps the
     clock, writes and reports. Networks that draw in training (dropout) and form "implicit" draw apart on each rank.
@@ -114,17 +118,24 @@ class Trainer:
         strategy: str = "ddp",
         precision: str = "float32",
         compile: bool = False,
+        held_out: Callable[[torch.nn.Module], float] | None = None,
+        patience: int | None = None,
     ) -> None:
         if steps is None and minutes is None:
             raise DiffuseError("training: expected a budget, steps= or minutes=")
         above = {"steps": steps, "minutes": minutes, "batch_size": batch_size, "lr": lr, "warmup": warmup, "clip": clip}
-        above["accumulate"] = accumulate
+        above |= {"accumulate": accumulate, "patience": patience}
         for name, value in above.items():
             if value is not None and not value > 0:  # NaN too
                 raise DiffuseError(f"training: expected {name} above 0, got {value}")
         if not any(p.requires_grad for p in model.parameters()):
             raise DiffuseError("training: the model has no parameters to train")
         self.world = World.here().start()
+        if held_out is not None and self.world.size > 1:
+            raise DiffuseError(f"training: held_out= is for one process, here are {self.world.size}")
+        if patience is not None and held_out is None:
+            raise DiffuseError("training: patience= needs held_out=, which says what is no better")
+        self.best = None if held_out is None else Best(held_out, patience)
         self.accumulate = accumulate
         self.batch_size = batch_size
         self._check_rows(batch_size)
@@ -169,6 +180,8 @@ class Trainer:
                 while (share := self._share()) < 1 and not stop:
                     record = self._one(source, next(batches), share, bool(asked))
                     stop = record["stop"]
+                    if self.best is not None and self.best.tires(self.average.module, self._share()):
+                        break
                     if self.seconds - logged >= 0.5 or self._share() >= 1:
                         logged = self.seconds
                         self._log(record)
@@ -182,6 +195,8 @@ class Trainer:
         if self.out is not None:
             self.save(self.out / "checkpoint")
         whole = self.strategy.whole(self.model, self.given)
+        if self.best is not None:
+            self.best.restore(self.average.module)
         model = self.strategy.whole(self.average.module, self.given) if self.step else whole
         if whole is not self.given:
             self.given.load_state_dict(whole.state_dict())

@@ -56,7 +56,7 @@ class _Own(nn.Module):
     def __init__(self, port: Port, size: Size) -> None:
         super().__init__()
         self.port = port
-        self.place = nn.Parameter(size.width**-0.5 * torch.randn(port.tokens, size.width))
+        self.place = nn.Parameter(0.5 * torch.randn(port.tokens, size.width))
         self.clock = nn.Sequential(
             nn.Linear(2 * _BANDS, size.condition), nn.SiLU(), nn.Linear(size.condition, size.condition)
         )

@@ -57,7 +57,10 @@ class _Patches(nn.Module):
 
 
 class _Words(nn.Module):
-    """Classes (*element,), each an embedded word; scored against the embedding that it enters by."""
+    """Classes (*element,), each an embedded word; scored against the embedding that it enters by.
+
+    Words enter at unit variance, above the places: where they are much smaller, attention is long in finding them.
+    """
 
     def __init__(self, modality: Jump, width: int) -> None:
         super().__init__()
@@ -69,7 +72,7 @@ class _Words(nn.Module):
         self.out = nn.Linear(width, width)
 
     def enter(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.embed(x.reshape(len(x), self.tokens))
+        return self.embed(x.reshape(len(x), self.tokens)) * self.embed.embedding_dim**0.5
 
     def leave(self, h: Tensor, x: Tensor, t: Tensor) -> Tensor:
         scores = self.out(h) @ self.embed.weight[: self.classes].T + self.bias

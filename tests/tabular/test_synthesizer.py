@@ -36,7 +36,9 @@ def people(n: int = N, seed: int = 0) -> pd.DataFrame:
 
 
 def quick(**params) -> TableSynthesizer:
-    return TableSynthesizer(**{"max_steps": 20, "minutes": 1, "batch_size": 128, "progress": False} | params)
+    return TableSynthesizer(
+        **{"max_steps": 20, "minutes": 1, "batch_size": 128, "patience": None, "progress": False} | params
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -338,3 +340,21 @@ def test_interrupted_training_keeps_what_there_is(monkeypatch):
     assert synthesizer.interrupted
     assert synthesizer.steps == 3
     assert len(synthesizer.sample(5)) == 5
+
+
+def test_patience_keeps_a_small_table_from_being_learnt_by_heart():
+    """120 rows and a wide network: the bound on other rows is better with patience than at the end without."""
+    draw = np.random.default_rng(0)
+
+    def rows(n):
+        x = draw.normal(size=n)
+        return pd.DataFrame({"x": x, "y": x + draw.normal(size=n), "c": draw.choice(list("abcdef"), n)})
+
+    train, test = rows(120), rows(1000)
+    bounds = {}
+    for patience in (3, None):
+        synth = TableSynthesizer("small", minutes=5, max_steps=700, patience=patience, progress=False).fit(train)
+        bounds[patience] = synth.bound(test, draws=8, rng=0)
+        assert (synth.steps < 700) == (patience is not None)
+    gain = bounds[None] - bounds[3]
+    assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
