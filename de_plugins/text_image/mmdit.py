@@ -42,7 +42,7 @@ class Size:
 
 SIZES = {
     "tiny": Size(64, 4, 16, 2, 1, 64),
-    "nano": Size(96, 4, 24, 3, 1, 64),
+    "nano": Size(128, 4, 32, 3, 1, 64),
     "small": Size(144, 6, 24, 4, 2, 96),
     "medium": Size(384, 6, 64, 6, 4, 384),
     "large": Size(768, 8, 64, 8, 6, 768),

@@ -15,7 +15,7 @@ from de_plugins.text_image.scenes.world import SIDE, draw_scenes, paint
 __all__ = ["WEIGHTS", "SceneSource", "scene_model", "scenes_process"]
 
 WEIGHTS = {"image": 1.0, "caption": 8.0}  # a picture's loss is a sum over 1,728 numbers, a caption's over 16 words
-PATCH = 4
+PATCH = 8  # a patch is a place of the canvas: half the tokens of quarter places, and nothing to piece together
 
 
 def scenes_process() -> JointProcess:
