@@ -43,7 +43,7 @@ class Diffusion(Modality):
         target = self.conditional_score(safe)
         score = self.score(output, safe.xt, safe.t)
         score = torch.where(expand(noised.t > 0, score), score, target)  # t = 0: clean and fixed, no loss
-        return self.generator(safe.t).bregman(target, score, safe.xt)
+        return self.generator(safe.t).bregman(target, score, safe.xt).to(output.dtype)
 
     def implicit(self, head: Callable[[Tensor], Output], xt: Tensor, t: Tensor, *, rng: Rng, probes: int = 1) -> Tensor:
         """-div b + sum_k [V_k V_k log beta + (V_k log beta)^2/2], (B,).

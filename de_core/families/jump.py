@@ -48,7 +48,7 @@ class Jump(Modality):
         target = self.target_score(safe)
         score = self.score(output, safe.xt, safe.t)
         score = torch.where(held(generator, safe.xt, noised.t), target, score)
-        return generator.bregman(target, score, safe.xt)
+        return generator.bregman(target, score, safe.xt).to(output.dtype)
 
     def implicit(self, head: Callable[[Tensor], Output], xt: Tensor, t: Tensor, *, rng: Rng, probes: int = 1) -> Tensor:
         """sum_y Q(y, x) s(x, y) + Q(x, x) - sum_y Q(x, y) log s(y, x), (B,), with s(x, y) = beta(y)/beta(x).

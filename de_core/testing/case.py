@@ -208,8 +208,9 @@ class Case:
 
     # --- comparisons ------------------------------------------------------------------------------------------------
 
-    def gap(self, a: Tensor, b: Tensor, *path: str | int, slack: float = 0.0) -> float:
-        """How far two samples of states differ, in standard errors beyond ``slack``, over 48 test functions."""
+    def gap(self, a: Tensor, b: Tensor, *path: str | int, slack: float = 0.0, paired: bool = False) -> float:
+        """How far two samples of states differ, in standard errors beyond ``slack``, over 48 test functions. ``paired``
+        where row i of both comes from one state: what the states share is no error then."""
         pooled = rows(torch.cat([a, b])).double()
         size = pooled.std(0).clamp_min(1e-9)
         draw = self.rng(*path, "gap")
@@ -224,6 +225,8 @@ class Case:
             return ((rows(x).double() / size) @ (w * speed) + phase).cos()
 
         fa, fb = f(a), f(b)
+        if paired:
+            return zscore((fa - fb).mean(0), (fa - fb).std(0) / len(a) ** 0.5, slack)
         error = (fa.var(0) / len(a) + fb.var(0) / len(b)).sqrt()
         return zscore(fa.mean(0) - fb.mean(0), error, slack)
 

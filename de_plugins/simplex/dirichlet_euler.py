@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,13 +32,13 @@ def dirichlet_euler(move: Move[Simplex]) -> Tensor:
     start, end = modality.tau(move.t), modality.tau(move.s)
     scale = max(0.5 * modality.psi, 1.0)
     length = torch.where(move.t > move.s, start - end, 0.5 * _LONGEST / scale)
-    pieces = max(1, math.ceil(float(length.max()) * scale / _LONGEST)) if len(move.xt) else 1
+    pieces = (length * (scale / _LONGEST)).ceil().clamp_min(1)  # of each clock's own step
     x, h = move.xt, length / pieces
     draw = fork(move.draw)  # how many pieces there are hangs on whether anything moves at all
-    for k in range(pieces):
-        now = modality.clock_at(start - k * h).clamp(0, 1)
+    for k in range(int(pieces.max()) if len(x) else 0):
+        now = modality.clock_at(start - torch.minimum(pieces - 1, torch.full_like(h, k)) * h).clamp(0, 1)
         mu = x + expand(h, x) * modality.reverse_drift(move.output, x, now)
-        x = dirichlet(shape_of(mu, h), draw, x.dtype)
+        x = torch.where(expand(k < pieces, x), dirichlet(shape_of(mu, h), draw, x.dtype), x)
     return x
 
 

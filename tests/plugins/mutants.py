@@ -14,6 +14,8 @@ import sys
 import mutants_chains
 import mutants_gaussian
 import mutants_simplex
+import mutants_terms
+import mutants_times
 import torch
 from mutant import Mutant
 from rights import RIGHT
@@ -23,7 +25,13 @@ from de_core.testing.report import Result
 
 __all__ = ["MUTANTS", "results"]
 
-MUTANTS: tuple[Mutant, ...] = (*mutants_gaussian.MUTANTS, *mutants_chains.MUTANTS, *mutants_simplex.MUTANTS)
+MUTANTS: tuple[Mutant, ...] = (
+    *mutants_gaussian.MUTANTS,
+    *mutants_chains.MUTANTS,
+    *mutants_simplex.MUTANTS,
+    *mutants_times.MUTANTS,
+    *mutants_terms.MUTANTS,
+)
 
 
 def results(mutant: Mutant, *, everything: bool = False) -> dict[str, Result]:

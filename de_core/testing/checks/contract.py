@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from de_core.generator import JumpGenerator
-from de_core.modality import CAPABILITIES, Noised, expand
-from de_core.testing.case import Case, pick
+from de_core.modality import CAPABILITIES, Noised
+from de_core.testing.case import Case
 from de_core.testing.report import check, require
 
 __all__ = ["CHECKS"]
@@ -36,27 +35,6 @@ def declaration(case: Case) -> str:
     require(not spared, f"inexact: the default stepper is held to the law, and {sorted(spared)} is named")
     m.validate(case.data)
     return f"event {m.event_shape}, output {m.output_shape}, {len(m.capabilities)} capabilities"
-
-
-@check("refusals", "contract", spec="3. Modality, validate and loss")
-def refusals(case: Case) -> str:
-    """A state of another shape or dtype, an objective that does not exist and a kernel run backwards are refused."""
-    m, x, half = case.m, case.data[:2], torch.full((2,), 0.5, dtype=torch.float64)
-    noised = m.perturb(x, half, rng=case.rng("refusals"))
-    output = case.output(2, "refusals")
-    wrong: dict[str, Any] = {
-        "validate: a state with one more axis": lambda: m.validate(x[..., None]),
-        "validate: a state of another dtype": lambda: m.validate(x.long() if case.floating else x.double()),
-        "loss: the objective 'no-such'": lambda: m.loss(output, noised, objective="no-such"),
-        "perturb: t below s": lambda: m.perturb(x, half, s=half + 0.25, rng=0),
-    }
-    for what, call in wrong.items():
-        try:
-            call()
-        except Exception:  # any exception is a refusal; which one is the author's affair
-            continue
-        require(False, f"{what}: expected an error, none was raised")
-    return f"{len(wrong)} bad calls refused"
 
 
 def _same_kind(case: Case, x: Tensor, want: Tensor, what: str) -> None:
@@ -98,11 +76,15 @@ def shapes_dtypes(case: Case) -> str:
         if not case.floating and case.has("generator"):
             want = tuple(m.generator(t).neighbours(z.xt)[1].shape)  # type: ignore[attr-defined] # a chain's generator
         require(tuple(score.shape) == want, f"score: expected shape {want}, got {tuple(score.shape)}")
-        answer = m.step(output, z.xt, t, s, rng=0)
-        require(isinstance(answer, tuple) and len(answer) == 2, "step: expected the pair (state, carry)")
-        _same_kind(case, answer[0], x, "step")
+        for name in (None, *m.methods()):
+            answer = m.step(output, z.xt, t, s, rng=0, method=name, again=lambda x, t, o=output: o)
+            what = f"step, {name or 'default'}"
+            require(isinstance(answer, tuple) and len(answer) == 2, f"{what}: expected the pair (state, carry)")
+            _same_kind(case, answer[0], x, what)
         _same_kind(case, m.finish(output, z.xt, t, rng=0), x, "finish")
-    return "prior, perturb, loss, score, step and finish, in float32 and float64"
+        if case.has("ode"):
+            _same_kind(case, m.velocity(output, z.xt, t), x, "velocity")  # type: ignore[attr-defined] # capability "ode"
+    return "prior, perturb, loss, score, every stepper and finish, in float32 and float64"
 
 
 @check("capabilities", "contract", spec="3. Modality, by capability")
@@ -150,72 +132,6 @@ def capabilities(case: Case) -> str:
         require(tuple(value.shape) == (6,), f"{what}: expected shape (6,), got {tuple(value.shape)}")
         require(bool(value.isfinite().all()), f"{what}: expected finite numbers, got {value.tolist()}")
     return f"{', '.join(sorted(m.capabilities)) or 'none declared'}"
-
-
-@check("batch_independence", "contract", spec="3. Modality, loss")
-def batch_independence(case: Case) -> str:
-    """No sample sees another: a row alone gives what it gives in the batch."""
-    m, n = case.m, 6
-    t = torch.linspace(0.2, 0.9, n, dtype=torch.float64)
-    z, output = case.noised(n, t, "independence"), case.output(n, "independence")
-    worst = 0.0
-    for rows in ([0], [4], [5, 1, 1]):
-        i = torch.tensor(rows)
-        part = pick(z, i)
-        pairs = {"loss": (m.loss(output, z)[i], m.loss(output[i], part))}
-        pairs["score"] = (m.score(output, z.xt, t)[i], m.score(output[i], part.xt, t[i]))
-        if case.has("density"):
-            pairs["log_transition"] = (m.log_transition(z.xt, z.x0, t)[i], m.log_transition(part.xt, part.x0, t[i]))
-        for what, (whole, alone) in pairs.items():
-            require(whole.shape == alone.shape, f"{what}: another shape for a part of the batch, {tuple(alone.shape)}")
-            gap = float(((whole - alone).abs() / (1 + whole.abs())).max())
-            require(gap < 1e-8, f"{what}: a row differs by {gap:.2g} when the batch is another (bound 1e-8)")
-            worst = max(worst, gap)
-    _later_rows(case)
-    return f"rows alone differ by at most {worst:.1g} (bound 1e-8); steps of early rows do not see late ones"
-
-
-def _later_rows(case: Case) -> None:
-    """What stands in the last rows of a batch moves nothing in the rows before them, whatever is drawn."""
-    m, n = case.m, 8
-    z, output = case.noised(n, 0.6, "later"), case.output(n, "later")
-    other = case.noised(n, 0.6, "later", "other")
-    late = torch.arange(n) >= n // 2
-    x0, xt = (torch.where(expand(late, a), b, a) for a, b in ((z.x0, other.x0), (z.xt, other.xt)))
-    bent = torch.where(expand(late, output), 5 * case.output(n, "later", "other"), output)
-
-    def step(x: Tensor, o: Tensor, method: str | None) -> Tensor:
-        return m.step(o, x, z.t, 0.8 * z.t, rng=3, method=method, again=lambda y, t: o)[0]
-
-    pairs = {
-        "perturb": (m.perturb(z.x0, z.t, rng=3).xt, m.perturb(x0, z.t, rng=3).xt),
-        "finish": (m.finish(output, z.xt, z.t, rng=3), m.finish(bent, xt, z.t, rng=3)),
-    }
-    for name in (None, *m.methods()):
-        pairs[f"step, {name or 'default'}"] = (step(z.xt, output, name), step(xt, bent, name))
-    for what, (a, b) in pairs.items():
-        gap = float((a[: n // 2] - b[: n // 2]).double().abs().max())
-        require(gap < 1e-8, f"{what}: rows move by {gap:.2g} when the rows after them change (bound 1e-8)")
-
-
-@check("no_hidden_state", "contract", spec="3. Modality")
-def no_hidden_state(case: Case) -> str:
-    """What a method returns depends on its arguments alone: not on the calls before it, and on no draw of its own."""
-    m, n = case.m, 6
-    t = torch.linspace(0.2, 0.9, n, dtype=torch.float64)
-    z, output = case.noised(n, t, "hidden"), case.output(n, "hidden")
-    calls = {"loss": lambda: m.loss(output, z), "score": lambda: m.score(output, z.xt, t)}
-    calls["step"] = lambda: m.step(output, z.xt, t, t / 2, rng=5)[0]
-    calls["finish"] = lambda: m.finish(output, z.xt, t, rng=5)
-    if case.has("density"):
-        calls["log_transition"] = lambda: m.log_transition(z.xt, z.x0, t)
-    first = {what: call() for what, call in calls.items()}
-    for k in range(3):
-        other = case.noised(n, 1 - t, "hidden", k)
-        m.loss(case.output(n, "hidden", k), other)
-        for what, call in calls.items():
-            require(torch.equal(call(), first[what]), f"{what}: the same call returned another value later")
-    return f"{', '.join(calls)}"
 
 
 @check("empty_batch", "contract", spec="3. Modality")
@@ -319,11 +235,8 @@ def config_round_trip(case: Case) -> str:
 
 CHECKS = (
     declaration,
-    refusals,
     shapes_dtypes,
     capabilities,
-    batch_independence,
-    no_hidden_state,
     empty_batch,
     gradients,
     precision,

@@ -67,10 +67,11 @@ def _first_rows(values: Tensor) -> tuple[Tensor, Tensor]:
 
 @check("finish_denoises", "law", needs=("density",), spec="3. Modality, finish")
 def finish_denoises(case: Case) -> str:
-    """From t_min, where the datum is seen, finish with a perfect network goes to it: no noise is left."""
+    """From t_min, where the datum is seen, finish with a perfect network goes to it: no noise is left. On a finite
+    chain finish goes from any state to the datum that the network is sure of: no mask, no class without a chance."""
     m, n = case.m, 400
     if not case.floating:
-        raise Skipped("a chain has no small noise; shares of its classes are in reversal")
+        return _sure(case)
     z = case.noised(n, m.t_min, "denoises")
     sure = case.log_joint(z.xt, z.t).log_softmax(1).amax(1) > -1e-3
     if int(sure.sum()) < 100:
@@ -83,6 +84,22 @@ def finish_denoises(case: Case) -> str:
         f"at t_min states lie {before:.3g} from their data, and {after:.3g} after finish (bound: half of it)",
     )
     return f"the distance to the data falls from {before:.2g} to {after:.2g} (bound: half)"
+
+
+def _sure(case: Case) -> str:
+    """The last move of a chain under a network that is sure, (the posterior's outputs may leave e^-700 to the rest)."""
+    if states_of(case) is None:
+        raise Skipped("not a small finite space")
+    m, n, k = case.m, 2000, len(case.atoms)
+    for j, t in enumerate((m.t_min, *case.times, 1.0)):
+        z = case.noised(n, t, "sure", j)
+        which = (z.x0.reshape(n, 1, -1) == case.atoms.reshape(1, k, -1)).all(2).long().argmax(1)
+        weights = torch.nn.functional.one_hot(which, k).double()
+        output = m.posterior_output(z.xt, z.t, case.atoms, weights)
+        x = m.finish(output, z.xt, z.t, rng=case.rng("sure", j, "finish"))
+        wrong = float((x != z.x0).reshape(n, -1).any(1).double().mean())
+        require(wrong == 0, f"finish from {t:g}: {wrong:.1%} of the rows are not the datum that the network is sure of")
+    return "from t_min to 1, the datum that the network is sure of"
 
 
 CHECKS = (finish_is_data, finish_denoises, finish_draws_tails)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -41,7 +42,26 @@ def guidance_identities(case: Case) -> str:
             # rounding may carry a draw over the edge of a class: one in a thousand would be far more than it does
             same = torch.isclose(a.double(), b.double(), rtol=1e-6, atol=1e-7).double().mean()
             require(float(same) > 0.99, f"{method or 'default'}: {what}: {1 - float(same):.1%} of the state differs")
+    for method in exact_methods(case):
+        _memory(case, method, z.xt, strong, weak)
     return f"{1 + len(m.methods())} steppers and finish"
+
+
+def _memory(case: Case, method: str | None, x: Tensor, strong: Tensor, weak: Tensor) -> None:
+    """What a stepper carries on is guided too: three steps at weight 0 are three of the weak model."""
+    readings = [case.times[1] * r for r in (1.0, 0.9, 0.75, 0.6)]
+
+    def run(a: Tensor, b: Tensor | None, weight: float) -> Tensor:
+        again = (lambda y, t: (a, b)) if b is not None else (lambda y, t: a)
+        y, carry, rng = x, None, case.rng("identities", "memory")
+        for now, ahead in itertools.pairwise(readings):
+            t, s = (torch.full((len(x),), r, dtype=torch.float64) for r in (now, ahead))
+            y, carry = case.m.step(a, y, t, s, rng=rng, method=method, weak=b, weight=weight, again=again, carry=carry)
+        return y
+
+    same = torch.isclose(run(strong, weak, 0.0).double(), run(weak, None, 1.0).double(), rtol=1e-6, atol=1e-7)
+    off = 1 - float(same.double().mean())
+    require(off < 0.01, f"{method or 'default'}: over three steps weight 0 is not the weak model: {off:.1%} differs")
 
 
 @check("guidance_mixes_scores", "law", needs=("generator",), spec="5. Joint process, guidance")
@@ -89,6 +109,16 @@ def _affine(case: Case, pattern: Tensor, method: str | None) -> None:
         gap < SIGMAS,
         f"{method or 'default'}: at weight .5 the mean move is {float(off.mean(0).abs().max()):.3g} off the middle of "
         f"the two outputs' moves, which lie {spread:.3g} apart (bound 4 % of that and {SIGMAS:g} standard errors)",
+    )
+    # beyond the strong model: from outputs close together, so that a space with walls or curvature is flat to them
+    near, far = move(0.2 * pattern), move(-0.05 * pattern)
+    spread = float((near - far).abs().mean())
+    off = rows(move(0.2 * pattern, -0.05 * pattern, 2.0) - (2 * near - far)).double()
+    gap = zscore(off.mean(0), off.std(0) / n**0.5, 0.1 * spread)
+    require(
+        gap < SIGMAS,
+        f"{method or 'default'}: at weight 2 the mean move is {float(off.mean(0).abs().max()):.3g} off twice the "
+        f"strong less the weak, which lie {spread:.3g} apart (bound 10 % of that and {SIGMAS:g} standard errors)",
     )
 
 
@@ -151,43 +181,53 @@ def _last(case: Case) -> str:
         t = float(m.grid(64)[-1])
         x = case.noised(400, t, "last", "many").xt
         near, far = 0.1 * strong, 0.1 * weak  # small moves: a space with walls or curvature is flat to them
-        ends = [rows(finish(x, t, a, b, w, 1)) for a, b, w in ((near, None, 1.0), (far, None, 1.0), (near, far, 0.5))]
+        ends = [rows(finish(x, t, a, None, 1.0, 1)) for a in (near, far)]
         spread = float((ends[0] - ends[1]).abs().sum(1).median())
-        off = float((ends[2] - 0.5 * (ends[0] + ends[1])).abs().sum(1).median())
-        # affine in the score up to the move's length
-        require(
-            off < 0.05 * spread + 1e-9,
-            f"finish: at weight .5 it is {off:.3g} off the middle of ends {spread:.3g} apart (bound 5 %)",
-        )
+        for weight in (0.5, 2.0):
+            mixed = rows(finish(x, t, near, far, weight, 1))
+            off = float((mixed - weight * ends[0] - (1 - weight) * ends[1]).abs().sum(1).median())
+            # affine in the score up to the move's length
+            require(
+                off < 0.1 * weight * spread + 1e-9,
+                f"finish: at weight {weight:g} it is {off:.3g} off the mix of ends {spread:.3g} apart "
+                f"(bound {10 * weight:g} %)",
+            )
         return "affine"
     states = few.unique(dim=0)
     if len(states) > 40 or (states_of(case) is None and not case.floating):
         return "draws among many states, not held"
     x = one.expand(n, *m.event_shape)
-    ends = [
-        finish(x, t, a, b, w, j)
-        for j, (a, b, w) in enumerate(((strong, None, 1.0), (weak, None, 1.0), (strong, weak, 0.5)))
-    ]
-    states = torch.cat(ends).unique(dim=0)
+    models = (finish(x, t, strong, None, 1.0, 0), finish(x, t, weak, None, 1.0, 1))
+    held = [_shares(models, finish(x, t, strong, weak, w, 2), w) for w in (0.5, 2.0)]
+    return f"geometric over {min(held)} states" if min(held) > 1 else "nothing both models draw"
+
+
+def _shares(models: tuple[Tensor, Tensor], guided: Tensor, weight: float) -> int:
+    """Among the states that both models draw, guided log shares are the weighted ones; how many such states there
+    are."""
+    ends = (*models, guided)
+    states = torch.cat([e[:3000] for e in ends]).unique(dim=0)  # those that matter are seen 50 times in all
     counts = [(rows(e)[:, None] == rows(states)).all(2).double().sum(0) for e in ends]
     seen = (counts[0] >= 50) & (counts[1] >= 50)
     if int(seen.sum()) < 2:
-        return "nothing both models draw"
-    # among the states that both draw: log shares are half-way, each with the error 1/count of the logs that it is from
-    want = 0.5 * (counts[0] + 1e-9).log() + 0.5 * (counts[1] + 1e-9).log()
+        return 0
+    # a logarithm of a count has the error 1/sqrt(count)
+    want = weight * (counts[0] + 1e-9).log() + (1 - weight) * (counts[1] + 1e-9).log()
     got = (counts[2] + 0.5).log()
     off = torch.where(seen, got - want, 0.0)
-    error = (0.25 / counts[0].clamp_min(1) + 0.25 / counts[1].clamp_min(1) + 1 / counts[2].clamp_min(1)).sqrt()
+    error = (
+        weight**2 / counts[0].clamp_min(1) + (1 - weight) ** 2 / counts[1].clamp_min(1) + 1 / counts[2].clamp_min(1)
+    ).sqrt()
     best = int(torch.where(seen, counts[2], 0.0).argmax())
     gap = zscore((off - off[best])[seen], (error + error[best])[seen], 0.02)
     shares = (counts[2] / counts[2].sum())[seen].tolist()
     true = (want.exp() / want.exp()[seen].sum())[seen].tolist()
     require(
         gap < SIGMAS,
-        f"finish: at weight .5 classes are drawn with shares {[round(v, 3) for v in shares][:6]}, expected "
+        f"finish: at weight {weight:g} classes are drawn with shares {[round(v, 3) for v in shares][:6]}, expected "
         f"{[round(v, 3) for v in true][:6]}",
     )
-    return f"geometric over {int(seen.sum())} states"
+    return int(seen.sum())
 
 
 CHECKS = (guidance_identities, guidance_mixes_scores)

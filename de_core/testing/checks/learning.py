@@ -77,41 +77,6 @@ def loss_is_not_negative(case: Case) -> str:
     return f"least value {least:.1g} of its size (bound -1e-6)"
 
 
-@check("loss_least_at_posterior", "law", needs=("density",), spec="3. Modality, loss and posterior_output")
-def loss_least_at_posterior(case: Case) -> str:
-    """Over the data law, the loss is least at the perfect network: every slope of its mean there is 0, and a step to
-    either side costs."""
-    m, n = case.m, case.count(20_000)
-    worst = 0.0
-    for k, t in enumerate(case.times):
-        z = case.noised(n, t, "posterior", k)
-        best, wave = case.oracle(z.xt, z.t).detach(), case.waves(4, "posterior", k)(z.xt)
-        size = float(best.std()) if best.numel() > 1 else 1.0
-        size = min(max(size, 1e-2), 1.0)
-        best.requires_grad_()
-        here = m.loss(best, z)
-        (grad,) = torch.autograd.grad(here.sum(), best)
-        best, here = best.detach(), here.detach()
-        for j in range(6):
-            direction = size * case.output(1, "posterior", k, j)
-            if j % 2:
-                direction = direction * wave[:, j // 2].reshape(-1, *[1] * (best.ndim - 1))
-            slope = rows(grad * direction).sum(1)
-            gap = zscore(slope.mean(), slope.std() / n**0.5, 1e-6)
-            require(
-                gap < SIGMAS,
-                f"at {t:g} the mean loss still slopes by {float(slope.mean()):.3g} at the posterior, {gap:.1f} "
-                f"standard errors from 0 (bound {SIGMAS:g})",
-            )
-            worst = max(worst, gap)
-            if j > 1:
-                continue
-            far = 0.5 * (m.loss(best + direction, z) + m.loss(best - direction, z)) - here
-            error = float(far.std()) / n**0.5
-            require(float(far.mean()) > -SIGMAS * error - 1e-9, f"at {t:g} the mean loss falls away from the posterior")
-    return f"slopes within {worst:.1f} standard errors of 0 (bound {SIGMAS:g})"
-
-
 @check("loss_is_divergence", "law", needs=("generator", "density"), spec="2. Theory; 3. Modality, loss")
 def loss_is_divergence(case: Case) -> str:
     """The elbo loss is the generator's own divergence from the kernel's score, up to what the output does not enter:
@@ -187,36 +152,6 @@ def loss_is_information(case: Case) -> str:
     return f"{integral:.4f} against {start - end:.4f} nats, standard error {both:.1g} (bound {SIGMAS:g} and 2 %)"
 
 
-@check("implicit_is_denoising", "law", needs=("implicit",), spec="2. Theory")
-def implicit_is_denoising(case: Case) -> str:
-    """The implicit form differs from the denoising form by what the output does not enter, and random probes leave its
-    mean as it is."""
-    m, worst = case.m, 0.0
-    n = case.count(4000) if case.size <= 8 else 400
-    t = case.times[1]
-    z = case.noised(n, t, "implicit")
-    exact = 0 if case.size <= 24 else 1
-    heads = [case.head("implicit", j) for j in range(3)]
-    implicit = [m.implicit(h, z.xt, z.t, rng=case.rng("implicit", "exact"), probes=exact).detach() for h in heads]
-    loss = [m.loss(h(z.xt), z).detach() for h in heads]
-    for j in (1, 2):
-        off = (implicit[j] - implicit[0]) - (loss[j] - loss[0])
-        gap = zscore(off.mean(), off.std() / n**0.5)
-        require(
-            gap < SIGMAS,
-            f"between two heads the implicit form moves by {float((implicit[j] - implicit[0]).mean()):.3g}, the loss "
-            f"by {float((loss[j] - loss[0]).mean()):.3g}; {gap:.1f} standard errors (bound {SIGMAS:g})",
-        )
-        worst = max(worst, gap)
-    if exact == 0:
-        probed = m.implicit(heads[0], z.xt, z.t, rng=case.rng("implicit", "probe"), probes=1).detach()
-        off = probed - implicit[0]
-        gap = zscore(off.mean(), off.std() / n**0.5)
-        require(gap < SIGMAS, f"random probes move the implicit form by {gap:.1f} standard errors (bound {SIGMAS:g})")
-        worst = max(worst, gap)
-    return f"at most {worst:.1f} standard errors (bound {SIGMAS:g})"
-
-
 def _half_score(case: Case, z: Noised) -> None:
     n = 64
     x, t = z.xt[:n], z.t[:n]
@@ -260,48 +195,10 @@ def velocity_transports(case: Case) -> str:
     return f"at most {worst:.1f} standard errors (bound {SIGMAS:g})"
 
 
-@check("likelihood_terms", "law", needs=("likelihood",), spec="6. Bound")
-def likelihood_terms(case: Case) -> str:
-    """The prior's divergence is not below 0, and small where the kernel ends at the prior; the reconstruction prefers
-    the truth."""
-    m, n = case.m, 200
-    x0 = case.clean(n, "likelihood")
-    kl = m.prior_kl(x0)
-    require(float(kl.min()) > -1e-9, f"prior_kl: {float(kl.min()):.3g} is below 0")
-    if case.has("density"):
-        z = m.perturb(x0, torch.full((n,), 1 - 1e-6, dtype=torch.float64), rng=case.rng("likelihood", "end"))
-        end = m.log_transition(z.xt, z.x0, z.t) - m.log_transition(z.xt, z.x0, torch.ones(n, dtype=torch.float64))
-        end = end[end.isfinite()]
-        if len(end) > n // 2:  # KL of the kernel's end to the prior, by its own draws
-            found, error = float(end.mean()), float(end.std()) / len(end) ** 0.5
-            off = abs(found - float(kl.mean()))
-            require(
-                off < SIGMAS * error + 0.02 * case.entropy + 0.01,
-                f"prior_kl: {float(kl.mean()):.4f}, by draws {found:.4f} (standard error {error:.2g})",
-            )
-        low = torch.full((n,), m.t_min, dtype=torch.float64)
-        z = m.perturb(x0, low, rng=case.rng("likelihood", "start"))
-        sure = [torch.zeros(n, len(case.atoms), dtype=torch.float64) for _ in range(2)]
-        same = (case.atoms.reshape(1, len(case.atoms), -1) == x0.reshape(n, 1, -1)).all(2).long().argmax(1)
-        sure[0][torch.arange(n), same] = 1.0
-        sure[1][torch.arange(n), (same + 1) % len(case.atoms)] = 1.0
-        right, wrong = (m.reconstruction(m.posterior_output(z.xt, z.t, case.atoms, w), z) for w in sure)
-        require(
-            float(right.mean()) < float(wrong.mean()) + 1e-9,
-            f"reconstruction: {float(right.mean()):.3g} nats of the truth, {float(wrong.mean()):.3g} of another atom",
-        )
-        if not case.floating:
-            require(float(right.min()) > -1e-9, f"reconstruction: a probability above 1, {float(right.min()):.3g} nats")
-    return f"prior_kl {float(kl.mean()):.2g} nats"
-
-
 CHECKS = (
     score_is_posterior,
     loss_is_not_negative,
-    loss_least_at_posterior,
     loss_is_divergence,
     loss_is_information,
-    implicit_is_denoising,
     velocity_transports,
-    likelihood_terms,
 )

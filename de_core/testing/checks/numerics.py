@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
+from de_core.modality import Noised
 from de_core.testing.case import Case
 from de_core.testing.checks.reverse import exact_methods
 from de_core.testing.report import Skipped, check, require
@@ -13,10 +15,10 @@ __all__ = ["CHECKS"]
 
 @check("finite_at_ends", "numerics", spec="3. Modality, ends of time")
 def finite_at_ends(case: Case) -> str:
-    """At 0, t_min, just before 1 and at 1, with outputs large and small and in float32 too: losses, gradients, steps
-    and last moves are finite."""
+    """At 0, below and at t_min, just before 1 and at 1, with outputs large and small and in float32 too: losses,
+    gradients, flows, steps short and long, guided ones and last moves are finite."""
     m, n = case.m, 64
-    readings = (0.0, m.t_min, 1 - 1e-6, 1.0)
+    readings = (0.0, 0.1 * m.t_min, m.t_min, 1 - 1e-6, 1.0)
     for dtype in (torch.float64, torch.float32):
         for t in readings:
             x = case.clean(n, "ends")
@@ -31,21 +33,40 @@ def finite_at_ends(case: Case) -> str:
                 (grad,) = torch.autograd.grad(loss.sum(), output)
                 require(grad.isfinite().all(), f"loss: its gradient is not finite at {what}")
                 with torch.no_grad():
-                    if t > 0:
-                        for method in (None, *m.methods()):
-                            moved, _ = m.step(
-                                output,
-                                z.xt,
-                                when,
-                                0.9 * when,
-                                rng=1,
-                                method=method,
-                                again=lambda x, t, o=output: o,
-                            )
-                            require(moved.isfinite().all(), f"step, {method or 'default'}: not finite at {what}")
-                    done = m.finish(output, z.xt, when, rng=1)
-                    require(done.isfinite().all(), f"finish: not finite at {what}")
+                    for name, x in _moves(case, output, z, when, every=scale == 10.0).items():
+                        require(x.isfinite().all(), f"{name}: not finite at {what}")
     return f"{len(readings)} times, three sizes, two precisions"
+
+
+def _moves(case: Case, output: Tensor, z: Noised, t: Tensor, *, every: bool) -> dict[str, Tensor]:
+    """What leads on from x_t: last moves and, where t is not below t_min, the flow and short steps; with ``every``, all
+    the way and guided, too."""
+    m = case.m
+    found = {"finish": m.finish(output, z.xt, t, rng=1)}
+    found["finish, guided"] = m.finish(output, z.xt, t, rng=1, weak=-output, weight=3.0)
+    if float(t[0]) < m.t_min:
+        return found
+    if case.has("ode"):
+        found["velocity"] = m.velocity(output, z.xt, t)  # type: ignore[attr-defined] # capability "ode"
+    far = torch.full_like(t, m.t_min).minimum(t)
+    for method in (None, *m.methods()):
+        name = f"step, {method or 'default'}"
+        for how, s in (("", 0.9 * t), (", all the way", far))[: 2 if every else 1]:
+            found[name + how] = m.step(output, z.xt, t, s, rng=1, method=method, again=lambda x, t: output[: len(x)])[0]
+        if not every:
+            continue
+        found[f"{name}, guided"] = m.step(
+            output,
+            z.xt,
+            t,
+            0.9 * t,
+            rng=1,
+            method=method,
+            weak=-output,
+            weight=3.0,
+            again=lambda x, t: (output[: len(x)], -output[: len(x)]),
+        )[0]
+    return found
 
 
 @check("error_gain", "numerics", needs=("density",), spec="3. Modality, step")
