@@ -9,6 +9,12 @@ __all__ = ["de_commands"]
 def de_commands() -> list[CommandInfo]:
     return [
         CommandInfo(
+            name="claims",
+            target="de_plugins.text_image.claims.command:Command",
+            api_version=(1, 0),
+            summary="noisy against classifier-free guidance, stages, clocks, weights: what is claimed, on scenes",
+        ),
+        CommandInfo(
             name="demo",
             target="de_plugins.text_image.digits.command:Command",
             api_version=(1, 0),

@@ -3,21 +3,31 @@
 import json
 import re
 
+import attrs
 import numpy as np
 import pytest
 import torch
 
+from de_core import JointProcess
 from de_core.errors import DiffuseError
 from de_plugins.text_image.digits.data import load_digits_joint
 from de_plugins.text_image.scenes.grammar import LENGTH, Claim, agrees, decode, encode, read, write
 from de_plugins.text_image.scenes.judge import SceneJudge, cells_of
+from de_plugins.text_image.scenes.kinds import KINDS
 from de_plugins.text_image.scenes.metrics import frechet
+from de_plugins.text_image.scenes.model import scenes_process
 from de_plugins.text_image.scenes.world import CELLS, COLOURS, draw_scenes, held_out_kinds, paint
 
 
 @pytest.fixture(scope="module")
 def data():
     return load_digits_joint()
+
+
+def small_blocks(monkeypatch):
+    """Blocks of four rows: what is drawn is worked in whole blocks, and a test draws few."""
+    process = JointProcess(scenes_process().modalities, block=4)
+    monkeypatch.setitem(KINDS, "sklearn", attrs.evolve(KINDS["sklearn"], process=lambda: process))
 
 
 def kinds(scenes):
@@ -94,7 +104,7 @@ def test_the_judge_reads_real_scenes(data):
     assert judge.accuracy[0] > 0.975
     assert judge.accuracy[1] > 0.965
     assert judge.read(-torch.ones(2, 3, 24, 24)) == [set(), set()]
-    with pytest.raises(DiffuseError, match=r"images: expected \(n, 3, 24, 24\)"):
+    with pytest.raises(DiffuseError, match=r"images: expected \(n, 3, 3 S, 3 S\), got \(2, 1, 24, 24\)"):
         judge.read(torch.zeros(2, 1, 24, 24))
 
 
@@ -114,18 +124,18 @@ def test_frechet_is_that_of_two_normals():
     assert abs(frechet(a, a)) < 1e-9
 
 
-def test_the_command_trains_shows_and_loads(tmp_path, capsys):
+def test_the_command_trains_shows_and_loads(tmp_path, capsys, monkeypatch):
     from de_core.cli import main
 
+    small_blocks(monkeypatch)
     out = tmp_path / "out"
     args = ["--rows", "4", "--size", "tiny", "--batch", "8", "--json"]
     assert main(["scenes", "--out", str(out), "--minutes", "0.02", "--stages", "three", *args]) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert json.loads((out / "metrics.json").read_text()) == metrics
     assert {"joint", "image_given_caption_one", "caption_given_image_two", "frechet", "floor"} <= set(metrics)
-    assert (out / "index.html").read_text().count(
-        "data:image/png;base64,"
-    ) == 7 * 4 + 16  # seven grids and an inpainting
+    # seven grids and the completed captions of four, eight pictures to be completed, three runs of eight moments
+    assert (out / "index.html").read_text().count("data:image/png;base64,") == 72
     assert {p.name for p in (out / "stages").iterdir()} == {"image", "text", "all"}
     again = tmp_path / "again"
     assert main(["scenes", "--out", str(again), "--model", str(out / "model"), *args]) == 0

@@ -41,6 +41,10 @@ class Judge:
         held_out = data.held_out
         return cls(classifier, float(classifier.score(_features(held_out.image), held_out.label.numpy())))
 
+    def scores(self, images: Tensor) -> Tensor:
+        """What speaks for each digit, votes of the pairs and their margins: (n, 10) float64 between -1 and 10."""
+        return torch.from_numpy(self.classifier.decision_function(_features(images)))
+
     def digits(self, images: Tensor) -> Tensor:
         """The digit each picture shows: (n,) int64, for images (n, 1, 8, 8), clamped to [-1, 1]."""
         if len(images) == 0:

@@ -13,16 +13,13 @@ from typing import Any
 import torch
 
 from de_core import ClassifierFreeGuidance, NoisyGuidance
-from de_core.artifact import atomic_write, load_artifact, save_artifact
+from de_core.artifact import atomic_write
 from de_core.errors import DiffuseError
-from de_core.times import Faces, Tied
-from de_plugins.text_image.digits.data import DigitsData, load_digits_joint
 from de_plugins.text_image.gallery import Grid, write_gallery
-from de_plugins.text_image.mmdit import SIZES, MMDiT, Size
-from de_plugins.text_image.scenes.judge import SceneJudge
-from de_plugins.text_image.scenes.metrics import Asker
-from de_plugins.text_image.scenes.model import PATCH, WEIGHTS, SceneSource, scene_model, scenes_process
-from de_plugins.text_image.stages import single_stage, three_stages, train_stages
+from de_plugins.text_image.mmdit import SIZES
+from de_plugins.text_image.scenes.kinds import Kind, kind_of
+from de_plugins.text_image.scenes.metrics import Asker, Parts
+from de_plugins.text_image.scenes.training import CHOICES, SceneRun, load_scenes
 
 __all__ = ["Command"]
 
@@ -36,12 +33,14 @@ class Command:
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--out", default="scenes-out", metavar="DIR", help="where to write (default: scenes-out)")
         parser.add_argument("--minutes", type=float, default=45.0, metavar="M", help="of training (default: 45)")
-        parser.add_argument("--size", default="tiny", choices=list(SIZES), help="of the network (default: tiny)")
-        parser.add_argument("--stages", default="one", choices=["one", "three"], help="of training (default: one)")
-        parser.add_argument("--times", default="decoupled", choices=["decoupled", "tied"])
-        parser.add_argument("--objective", default="simple", choices=["simple", "elbo", "paper-text-image"])
-        parser.add_argument("--batch", type=int, default=128, metavar="N", help="scenes a step (default: 128)")
-        parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate (default: 0.002)")
+        parser.add_argument("--size", default="nano", choices=list(SIZES), help="of the network (default: nano)")
+        about = "8×8 digits of scikit-learn, or 28×28 ones of MNIST (default: sklearn)"
+        parser.add_argument("--digits", default="sklearn", choices=list(CHOICES["digits"]), help=about)
+        for name, default in (("stages", "one"), ("times", "decoupled"), ("objective", "simple")):
+            about = f"of training (default: {default})"
+            parser.add_argument(f"--{name}", default=default, choices=list(CHOICES[name]), help=about)
+        parser.add_argument("--batch", type=int, default=64, metavar="N", help="scenes a step (default: 64)")
+        parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate (default: 0.0015)")
         parser.add_argument("--rows", type=int, default=500, metavar="N", help="asked of each kind (default: 500)")
         parser.add_argument("--seed", type=int, default=0, metavar="S")
         parser.add_argument("--model", metavar="DIR", help="show this one, trained before, in place of training one")
@@ -54,18 +53,17 @@ class Command:
         out = Path(args.out)
         if out.exists() and not out.is_dir():
             raise DiffuseError(f"--out: expected a directory at {out}, got a file")
-        data = load_digits_joint()
-        judge = SceneJudge.fit(data)
+        kind, model = load_scenes(Path(args.model)) if args.model else (kind_of(args.digits), None)
+        out.mkdir(parents=True, exist_ok=True)
+        data = kind.data()
+        judge = kind.judge(data)
         one, two = judge.accuracy
         say(f"the judge reads {one:.1%} of scenes of one held-out digit right, {two:.1%} of two")
-        joint = scenes_process()
-        if args.model:
-            model, facts = _loaded(Path(args.model)), {}
-        else:
-            model, facts = _trained(args, data, out)
-        model.eval()
+        facts = {}
+        if model is None:
+            model, facts = _trained(args, kind, data, out)
         began = time.perf_counter()
-        metrics, grids = measured(Asker(joint, model, data, judge, seed=args.seed), args.rows)
+        metrics, grids = measured(Asker(kind.process(), model, data, judge, seed=args.seed), args.rows)
         metrics |= {
             "judge_one": one,
             "judge_two": two,
@@ -91,51 +89,14 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _trained(args: argparse.Namespace, data: DigitsData, out: Path) -> tuple[MMDiT, dict[str, Any]]:
-    joint = scenes_process()
-    model = scene_model(joint, data.train, size=args.size, seed=args.seed)
-    counts = ", ".join(f"{part} {n:,}" for part, n in model.parameter_counts().items())
-    say(f"{sum(p.numel() for p in model.parameters()):,} parameters: {counts}")
-    times = Tied() if args.times == "tied" else Faces(share=0.5, ends=0.8)
-    weights = {"image": 1.0, "caption": 1.0} if args.objective == "paper-text-image" else WEIGHTS
-    if args.stages == "three":
-        stages = three_stages("image", "caption", weights=weights, times=times)
-    else:
-        stages = single_stage(weights, times)
-    result = train_stages(
-        joint,
-        model,
-        SceneSource(data.train),
-        stages,
-        minutes=args.minutes,
-        out=out / "stages",
-        on_stage=lambda stage: say(f"stage '{stage.name}'"),
-        batch_size=args.batch,
-        lr=args.lr,
-        objective=args.objective,
-        seed=args.seed,
-        weight_decay=0.01,
-    )
+def _trained(args: argparse.Namespace, kind: Kind, data: Parts, out: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
+    chosen = {name: getattr(args, name) for name in CHOICES}
+    run = SceneRun(**chosen, size=args.size, batch_size=args.batch, lr=args.lr, seed=args.seed)
+    counts = kind.network(data.train, args.size, args.seed).parameter_counts()
+    say(f"{sum(counts.values()):,} parameters: {', '.join(f'{part} {n:,}' for part, n in counts.items())}")
+    result = run.train(data.train, out, minutes=args.minutes, on_stage=lambda stage: say(f"stage '{stage.name}'"))
     say(f"trained {result.steps:,} steps in {result.seconds:.0f} s")
-    config = {"kind": "scenes", "network": model.settings, "steps": result.steps, "seconds": result.seconds}
-    lines = "".join(json.dumps(line) + "\n" for line in result.curve)
-    save_artifact(out / "model", config, model.state_dict(), files={"curve.jsonl": lines})
-    return model, {"training_steps": result.steps, "training_seconds": result.seconds}
-
-
-def _loaded(path: Path) -> MMDiT:
-    artifact = load_artifact(path)
-    if artifact.config.get("kind") != "scenes":
-        raise DiffuseError(f"--model: expected a model of scenes at {path}, got kind {artifact.config.get('kind')!r}")
-    network = artifact.config["network"]
-    blank = torch.zeros(2, 3, 24, 24)
-    model = MMDiT(scenes_process(), Size(**network["size"]), patch=PATCH, pictures={"image": blank})
-    try:
-        model.load_state_dict(artifact.tensors)
-    except RuntimeError as error:
-        last = str(error).splitlines()[-1].strip()
-        raise DiffuseError(f"--model: the weights at {path} are of another architecture: {last}") from None
-    return model
+    return result.model, {"training_steps": result.steps, "training_seconds": result.seconds}
 
 
 def measured(asker: Asker, rows: int) -> tuple[dict[str, Any], list[Grid]]:
@@ -172,9 +133,13 @@ def measured(asker: Asker, rows: int) -> tuple[dict[str, Any], list[Grid]]:
             [*texts, *texts],
         )
     )
-    _, texts, right = asker.completed(min(rows, 200))
+    starts, texts, right = asker.completed(min(rows, 200))
     metrics["caption_completed"] = sum(right) / len(right)
-    metrics["caption_bound_nats_per_word"] = asker.caption_bound()
+    whole = [f"{start} … → {text}" for start, text in zip(starts, texts, strict=True)]
+    shown = asker.shown(min(rows, 200), 1)[1]
+    grids.append(_grid("The rest of a caption", "The picture and five words were given.", whole, shown, right, 8))
+    grids.append(asker.trajectory())
+    metrics["caption_bound_nats_per_word"] = asker.caption_bound(min(rows, 128))
     return metrics, grids
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import numpy as np
@@ -11,14 +11,25 @@ import torch
 from torch import Tensor
 
 from de_core import Given, JointProcess
-from de_plugins.text_image.digits.data import DigitsData
-from de_plugins.text_image.scenes.grammar import agrees, decode, encode, read, write
-from de_plugins.text_image.scenes.judge import SceneJudge, cells_of
-from de_plugins.text_image.scenes.world import CELLS, Scenes, draw_scenes, paint
+from de_core.sampling import Trajectory
+from de_plugins.text_image.gallery import Grid
+from de_plugins.text_image.scenes.grammar import PAD, VOCABULARY, agrees, decode, encode, read, write
+from de_plugins.text_image.scenes.judge import SceneJudge
+from de_plugins.text_image.scenes.world import Hands, Scenes, draw_scenes, paint
 
-__all__ = ["Asker", "frechet"]
+__all__ = ["Asker", "Parts", "frechet"]
 
 METHODS = {"image": "ancestral", "caption": "systematic"}
+
+
+class Parts(Protocol):
+    """Digits to learn from and others."""
+
+    @property
+    def train(self) -> Hands: ...
+
+    @property
+    def held_out(self) -> Hands: ...
 
 
 @attrs.frozen(eq=False)
@@ -34,7 +45,7 @@ class Asker:
 
     joint: JointProcess
     model: torch.nn.Module
-    data: DigitsData
+    data: Parts
     judge: SceneJudge
     steps: int = 50
     seed: int = 0
@@ -84,7 +95,7 @@ class Asker:
         scenes, images = self.shown(rows, 2)
         texts = write(scenes, rng=self.seed)
         known = torch.zeros(images.shape[1:], dtype=torch.bool)
-        known[..., :8] = True
+        known[..., : images.shape[-1] // 3] = True
         given = {"caption": encode(texts), "image": Given(images, known=known)}
         drawn = self.sample(rows, key=30, given=given)["image"]
         return texts, torch.where(known, images, 0.0), drawn
@@ -100,6 +111,16 @@ class Asker:
         starts = [" ".join(text.split()[:5]) for text in decode(tokens)]
         return starts, texts, [agrees(read(text), scenes.objects(k)) for k, text in enumerate(texts)]
 
+    def trajectory(self, rows: int = 3, columns: int = 8) -> Grid:
+        """A few joint samples on their way: picture and caption, from prior to data, some rounds of each a row."""
+        kept = Trajectory()
+        self.sample(rows, key=32, callback=kept)
+        at = torch.linspace(0, len(kept.steps) - 1, columns).round().long()
+        images, words, clock = kept.x["image"][at], kept.x["caption"][at], kept.t["image"][at, 0].tolist()
+        texts = [shorten(words[k, row]) + f" (t = {t:.2f})" for row in range(rows) for k, t in enumerate(clock)]
+        text = "Both at once, from noise to the end; a hidden word is a dot."
+        return Grid("On the way", text, images.transpose(0, 1).flatten(0, 1), texts, (), columns)
+
     def caption_bound(self, rows: int = 128) -> float:
         """Upper bound on -log p(caption | picture) of held-out scenes, in nats a word (padding included)."""
         scenes = draw_scenes(rows, rng=self.seed + 90, held_out=True)
@@ -107,23 +128,17 @@ class Asker:
         bound = self.joint.bound(self.model, x0, rng=93, draws=16, given=["image"])
         return float(bound.total.mean()) / x0["caption"].shape[1]
 
-    def distance(self, images: Tensor, rows: int = 2000) -> dict[str, float]:
+    def distance(self, images: Tensor, rows: int = 1000) -> dict[str, float]:
         """Fréchet distance in the judge's features to real scenes, and that of real ones to others (the floor)."""
         real = [paint(draw_scenes(rows, rng=95 + k), self.data.train, rng=97 + k) for k in (0, 1)]
-        a, b = (features(x) for x in real)
-        return {"frechet": frechet(features(images), a), "floor": frechet(b[: len(images)], a)}
-
-    def variety(self, images: Tensor, texts: list[str]) -> float:
-        """How different pictures of one caption are: mean distance of pixels between pairs that follow each other."""
-        return float((images[::2] - images[1::2]).flatten(1).norm(dim=1).mean())
+        a, b = (self.judge.features(x).numpy() for x in real)
+        return {"frechet": frechet(self.judge.features(images).numpy(), a), "floor": frechet(b[: len(images)], a)}
 
 
-def features(images: Tensor) -> np.ndarray:
-    """(n, 45): ink, spread of ink and mean colour of each cell, as the judge sees them."""
-    cells = cells_of(images)
-    ink = cells.amax(2).flatten(2)
-    parts = [ink.mean(2, keepdim=True), ink.std(2, keepdim=True), cells.mean((3, 4))]
-    return torch.cat(parts, 2).reshape(-1, 5 * CELLS).double().numpy()
+def shorten(words: Tensor) -> str:
+    """A caption under way, (16,): hidden words as dots, padding left out."""
+    said = ["·" if word == len(VOCABULARY) else VOCABULARY[word] for word in words.tolist()]
+    return " ".join(word for word in said if word != PAD)
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:

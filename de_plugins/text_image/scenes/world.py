@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import attrs
 import torch
 from torch import Tensor
 
 from de_core.rng import Rng, as_generator
-from de_plugins.text_image.digits.data import DigitsPart
 
-__all__ = ["CELLS", "COLOURS", "SIDE", "Scenes", "draw_scenes", "held_out_kinds", "paint"]
+__all__ = ["CELLS", "COLOURS", "SIDE", "Hands", "Scenes", "draw_scenes", "held_out_kinds", "paint"]
 
 COLOURS = ("red", "green", "blue", "yellow", "purple", "white")
 CELLS = 9  # 3 × 3 places of 8 × 8 pixels, row by row from the top left
@@ -17,6 +18,16 @@ SIDE = 24
 PALETTE = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [1, 1, 1]], dtype=torch.float32)
 KINDS = 10 * len(COLOURS) * CELLS  # what an object can be: digit, colour, cell
 _HELD_OUT = 54  # of these, a tenth
+
+
+class Hands(Protocol):
+    """Handwritten digits: pictures (n, 1, S, S) in [-1, 1], -1 the ground, and what they show, (n,) int64."""
+
+    @property
+    def image(self) -> Tensor: ...
+
+    @property
+    def label(self) -> Tensor: ...
 
 
 @attrs.frozen(eq=False)
@@ -80,14 +91,15 @@ def draw_scenes(n: int, *, rng: Rng, held_out: bool = False, count: int | None =
     return Scenes(number, *(torch.where(alone, -1, value) for value in (digit, colour, cell)))
 
 
-def paint(scenes: Scenes, part: DigitsPart, *, rng: Rng) -> Tensor:
-    """The pictures of scenes: (n, 3, 24, 24) in [-1, 1], black ground, each digit one of the part's, drawn anew.
+def paint(scenes: Scenes, part: Hands, *, rng: Rng) -> Tensor:
+    """The pictures of scenes: (n, 3, 3 S, 3 S) in [-1, 1], S the side of a digit, black ground, each digit one of the
+    part's, drawn anew.
 
     A pixel is -1 + 2 ink colour, ink in [0, 1].
     """
     draw = as_generator(rng, "cpu")
-    n = len(scenes)
-    canvas = torch.zeros(n, 3, CELLS, 8, 8)
+    n, side = len(scenes), part.image.shape[-1]
+    canvas = torch.zeros(n, 3, CELLS, side, side)
     order = part.label.argsort()
     sizes = part.label.bincount(minlength=10)
     starts = sizes.cumsum(0) - sizes
@@ -97,5 +109,5 @@ def paint(scenes: Scenes, part: DigitsPart, *, rng: Rng) -> Tensor:
         ink = (part.image[order[pick]] + 1) / 2 * (scenes.count > k).reshape(-1, 1, 1, 1)
         coloured = ink * PALETTE[scenes.colour[:, k].clamp_min(0)].reshape(n, 3, 1, 1)
         canvas[rows, :, scenes.cell[:, k].clamp_min(0)] += coloured
-    whole = canvas.reshape(n, 3, 3, 3, 8, 8).permute(0, 1, 2, 4, 3, 5).reshape(n, 3, SIDE, SIDE)
+    whole = canvas.reshape(n, 3, 3, 3, side, side).permute(0, 1, 2, 4, 3, 5).reshape(n, 3, 3 * side, 3 * side)
     return 2 * whole - 1
