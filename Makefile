@@ -4,10 +4,27 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 CONTRIB := $(wildcard contrib/*/pyproject.toml)
 
-.PHONY: demo test lint test-slow page-test mutants kit-seeds docs clean
+.PHONY: demo scenes claims emoji test lint test-slow page-test mutants kit-seeds docs clean
 
 demo: .venv/.demo
 	$(BIN)/diffuse demo
+
+# 45 minutes of training, then what it reached: scenes-out/index.html, scenes-out/metrics.json
+scenes: .venv/.demo
+	$(BIN)/diffuse scenes
+
+# noisy against classifier-free guidance on the model of `make scenes`, then three comparisons of trainings: hours
+claims: .venv/.demo
+	$(BIN)/diffuse claims guidance --model scenes-out/model
+	for claim in stages times objective; do $(BIN)/diffuse claims $$claim || exit 1; done
+
+# 20 minutes of training on pictures that npm fetches (74 MB)
+emoji: .venv/.dev emoji-data/package
+	$(BIN)/diffuse emoji emoji-data/package
+
+emoji-data/package:
+	mkdir -p emoji-data
+	cd emoji-data && npm pack --silent emoji-datasource-google@16.0.0 && tar xzf emoji-datasource-google-16.0.0.tgz
 
 test: .venv/.dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
@@ -51,4 +68,5 @@ lint: .venv/.dev
 	touch $@ .venv/.demo
 
 clean:
-	rm -rf .venv build *.egg-info contrib/*/build contrib/*/*.egg-info demo-out docs/_build
+	rm -rf .venv build *.egg-info contrib/*/build contrib/*/*.egg-info demo-out scenes-out claims-out emoji-out emoji-data \
+		docs/_build
