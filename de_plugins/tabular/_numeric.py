@@ -305,7 +305,7 @@ def _ndtr(z: np.ndarray) -> np.ndarray:
 
 def _decimals(values: np.ndarray, dtype: DType) -> tuple[int, np.ndarray] | None:
     """The fewest decimals (at most 12) that write every value exactly, and the whole numbers behind them."""
-    narrow = np.float32 if "32" in dtype.name or dtype.name == "arrow:float" else np.float64
+    narrow = np.float32 if "float32" in dtype.name.lower() or dtype.name == "arrow:float" else np.float64
     for sample in (values[:200], values):
         for decimals in range(13):
             scaled = np.rint(sample * 10.0**decimals)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from de_core.errors import DiffuseError
+from de_plugins.tabular._objects import KINDS, arrow_dtype, decimal_name, is_rebuilt, native, rebuild
 
 __all__ = ["DType", "Plain", "describe", "from_plain", "label", "to_plain"]
 
@@ -39,7 +40,7 @@ class DType:
     Args:
         name: pandas' name ("int64", "Int64", "category", "datetime64[ns, UTC]", ...), "str[python]" or
             "str[pyarrow]" for the text type whose missing value is NaN, "arrow:int64" and the like for
-            Arrow-backed columns.
+            Arrow-backed columns, "date[s]", "time[us]" and "decimal[2]" for objects of these kinds.
         plain: what the plain array holds.
         missing: the marker of a missing cell in an object column: "nan", "None" or "NA".
         ordered: of a categorical.
@@ -77,6 +78,8 @@ class DType:
     @property
     def unit(self) -> str:
         """Of ticks: "s", "ms", "us" or "ns"."""
+        if self.name.startswith("arrow:date"):
+            return "s"
         found = re.search(r"\[(s|ms|us|ns)", self.name)
         if found is None:
             raise DiffuseError(f"dtype '{self.name}' has no unit of time")
@@ -85,7 +88,7 @@ class DType:
     @property
     def is_span(self) -> bool:
         """Ticks of a duration, not of a date."""
-        return self.name.startswith(("timedelta", "arrow:duration"))
+        return self.name.startswith(("timedelta", "arrow:duration", "time["))
 
     def pandas(self) -> Any:
         """The pandas dtype."""
@@ -101,9 +104,9 @@ class DType:
         if self.name.startswith("str["):
             return pd.StringDtype(self.name[4:-1], na_value=np.nan)
         if self.name.startswith("arrow:"):
-            import pyarrow as pa
-
-            return pd.ArrowDtype(pa.type_for_alias(self.name[6:]))
+            return arrow_dtype(self.name[6:])
+        if is_rebuilt(self.name):
+            return np.dtype(object)
         return pd.api.types.pandas_dtype(self.name)
 
 
@@ -141,7 +144,12 @@ def describe(series: pd.Series, name: object) -> DType:
     shown = str(dtype)
     if isinstance(dtype, pd.ArrowDtype):
         shown = f"arrow:{dtype.pyarrow_dtype}"
-        if "tz=" in shown or shown.startswith("arrow:decimal"):
+        if shown.startswith("arrow:decimal"):
+            decimal_name(series.dropna().astype(object), name)
+            return DType(shown, "float")
+        if "tz=" in shown or shown.startswith("arrow:date"):
+            return DType(shown, "ticks")
+        if shown.startswith(("arrow:time32", "arrow:time64", "arrow:dictionary")):
             raise DiffuseError(f"column '{name}': dtype {dtype} is not supported; convert it to a pandas dtype first")
         if api.is_string_dtype(dtype):
             return DType(shown, "text")
@@ -173,6 +181,10 @@ def _describe_objects(series: pd.Series, name: object) -> DType:
         "floating": "float",
         "mixed-integer-float": "float",
     }
+    if found in KINDS:
+        return DType(KINDS[found], "ticks", missing=marker)
+    if found == "decimal":
+        return DType(decimal_name(good, name), "float", missing=marker)
     if found not in plain:
         types = sorted({type(value).__name__ for value in good})
         what = " and ".join(types[:3])
@@ -195,6 +207,8 @@ def to_plain(series: pd.Series, dtype: DType, name: object) -> tuple[np.ndarray,
     if isinstance(series.dtype, pd.CategoricalDtype) and dtype.plain != "codes":
         series = series.astype(object)
     good = series.loc[~missing]
+    if dtype.plain in ("ticks", "int", "float"):
+        good = native(good)
     values = _fitting(good, dtype)
     if values is None:
         kind = _SPOKEN[dtype.plain]
@@ -256,10 +270,10 @@ def from_plain(values: np.ndarray, missing: np.ndarray, dtype: DType) -> pd.Seri
     target = dtype.pandas()
     if dtype.plain == "codes":
         return pd.Series(pd.Categorical.from_codes(np.where(missing, -1, values), dtype=target))
-    if dtype.plain == "ticks":
+    if dtype.plain == "ticks" and not is_rebuilt(dtype.name):
         return _from_ticks(values, missing, dtype, target)
-    if dtype.name == "object":
-        cells = np.asarray(values).astype(object)
+    if dtype.name == "object" or is_rebuilt(dtype.name):
+        cells = rebuild(values, dtype.name) if is_rebuilt(dtype.name) else np.asarray(values).astype(object)
         cells[missing] = {"nan": np.nan, "None": None, "NA": pd.NA}[dtype.missing]
         return pd.Series(cells, dtype=object)
     if dtype.plain == "text":
@@ -281,6 +295,8 @@ def _from_ticks(values: np.ndarray, missing: np.ndarray, dtype: DType, target: A
     column = pd.Series(ticks)
     if isinstance(target, pd.DatetimeTZDtype):
         return column.dt.tz_localize("UTC").dt.tz_convert(target.tz)
+    if "tz=" in dtype.name:
+        column = column.dt.tz_localize("UTC").dt.tz_convert(target.pyarrow_dtype.tz)
     return column if column.dtype == target else column.astype(target)
 
 
@@ -301,7 +317,8 @@ def array_of(cells: Any, dtype: DType) -> np.ndarray:
 def label(value: Any, dtype: DType) -> str:
     """A plain scalar as people read it: dates as dates, a code as its category."""
     if dtype.plain == "ticks":
-        return str(pd.Timedelta(int(value), dtype.unit) if dtype.is_span else pd.Timestamp(int(value), unit=dtype.unit))  # pyright: ignore[reportArgumentType]  # `unit` is one of pandas' units
+        text = str(pd.Timedelta(int(value), dtype.unit) if dtype.is_span else pd.Timestamp(int(value), unit=dtype.unit))  # pyright: ignore[reportArgumentType]  # `unit` is one of pandas' units
+        return text[-8:] if dtype.name.startswith("time[") and "." not in text else text
     if dtype.plain == "codes" and dtype.categories_dtype is not None:
         cell = dtype.categories[int(value)]
         return str(cell) if dtype.categories_dtype.plain == "interval" else label(cell, dtype.categories_dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -170,6 +171,7 @@ def _end(value: Any, column: Column) -> Any:
     if value is None or value is pd.NaT:
         return None
     if column.dtype.plain in ("int", "float"):
+        value = float(value) if isinstance(value, Decimal) else value
         if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.number) or value != value:
             raise DiffuseError(f"column '{column.name}': expected numbers as the ends of a range, got {value!r}")
         return None if math.isinf(value) else value

@@ -11,6 +11,7 @@ import torch
 
 from de_core.errors import DiffuseError
 from de_core.rng import Rng, as_generator
+from de_plugins.tabular._objects import native
 from de_plugins.tabular.schema import check_frame, column_of
 
 __all__ = ["Matrix", "is_categorical", "matrices", "number_array"]
@@ -56,7 +57,7 @@ class Matrix:
 
 def is_categorical(series: pd.Series) -> bool:
     """Text, booleans, categories, and numbers with two values; other numbers and dates are numbers."""
-    kinds = pd.api.types
+    kinds, series = pd.api.types, native(series)
     if kinds.is_datetime64_any_dtype(series.dtype) or kinds.is_timedelta64_dtype(series.dtype):
         return False
     if kinds.is_bool_dtype(series.dtype) or not kinds.is_numeric_dtype(series.dtype):
@@ -115,7 +116,7 @@ def matrices(tables: Mapping[str, pd.DataFrame], categorical: Collection[str | i
 
 def number_array(series: pd.Series) -> np.ndarray:
     """Numbers, or the ticks of dates and durations in the dtype's unit, (n,) float64, NaN where missing."""
-    kinds = pd.api.types
+    kinds, series = pd.api.types, native(series)
     out = np.full(len(series), np.nan)
     good = series.dropna()
     if kinds.is_datetime64_any_dtype(series.dtype) or kinds.is_timedelta64_dtype(series.dtype):
@@ -144,7 +145,7 @@ def _codes(series: Mapping[str, pd.Series]) -> tuple[dict[str, np.ndarray], tupl
 
 def _strings(series: pd.Series) -> np.ndarray:
     """Cells as text, None where missing; whole floats as whole numbers."""
-    distinct_codes, distinct = pd.factorize(series.astype(object))
+    distinct_codes, distinct = pd.factorize(native(series).astype(object))
     words = np.array([_word(cell) for cell in distinct] + [None], dtype=object)
     return words[distinct_codes]
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from de_plugins.tabular._objects import native
 from de_plugins.tabular._plain import from_plain
 from de_plugins.tabular._variables import Classes, Constant, Number, Variable
 from de_plugins.tabular.codec import TableCodec
@@ -82,7 +83,7 @@ def _known(variable: Classes | Constant) -> pd.Series:
 
 def _new(variable: Classes | Constant, series: pd.Series) -> pd.Series:
     """Cells that are there and hold what training did not have."""
-    return ~series.astype(object).isin(_known(variable).astype(object)) & series.notna()
+    return ~native(series).astype(object).isin(native(_known(variable)).astype(object)) & series.notna()
 
 
 def _number(variable: Number, values: np.ndarray) -> dict[str, Any]:
