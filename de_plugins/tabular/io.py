@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -21,13 +22,16 @@ __all__ = ["read_table", "write_atomically", "write_table"]
 _CSV = (".csv", ".csv.gz")
 _PARQUET = (".parquet", ".pq")
 _ENDS = (b"-9223372036854775808", b"18446744073709551615")
+_ZERO = re.compile(rb"(^|[,\"\s])[+-]?0\d")  # in a line of a file
+_CODE = re.compile(r"[+-]?0\d+")
 _DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S")
 
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
     """A table from a file: .csv, .csv.gz, .parquet or .pq.
 
-    In CSV, whole numbers with missing cells become Int64, so that they stay whole; text that is a date
+    In CSV, whole numbers with missing cells become Int64, so that they stay whole; a column in which a number is
+    written with a leading zero ("007", as postcodes and account numbers are) is text; text that is a date
     throughout ("2024-05-31" or "2024-05-31 17:00:00") becomes datetime64. Any other text, "?" among it, stays
     as it is.
 
@@ -137,9 +141,35 @@ def _read_csv(path: Path) -> pd.DataFrame:
         _check_widths(path, opener, len(header))
         raise
     frame.columns = header  # pandas names a blank header itself
+    if padded := _padded(path, opener, [pd.api.types.is_integer_dtype(dtype) for dtype in frame.dtypes]):
+        again = pd.read_csv(
+            path,
+            index_col=False,
+            dtype_backend="numpy_nullable",
+            encoding="utf-8-sig",
+            dtype=dict.fromkeys(padded, "string"),
+            low_memory=False,
+        )
+        for place in padded:
+            frame.isetitem(place, again.iloc[:, place])
     if len(frame) and frame.iloc[:, -1].isna().any():  # a line with too few cells ends in missing ones
         _check_widths(path, opener, len(header))
     return pd.DataFrame({name: _settle(column_of(frame, name)) for name in header})
+
+
+def _padded(path: Path, opener: Callable[..., Any], whole: list[bool]) -> list[int]:
+    """The columns of ``whole`` numbers in which one is written with a leading zero: codes, not counts."""
+    if not any(whole):
+        return []
+    with opener(path, "rb") as file:
+        if not any(_ZERO.search(line) for line in file):
+            return []
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        found = set()
+        for number, cells in enumerate(csv.reader(file)):
+            if number:
+                found |= {k for k, cell in enumerate(cells) if whole[k] and _CODE.fullmatch(cell.strip())}
+    return sorted(found)
 
 
 def _check_widths(path: Path, opener: Callable[..., Any], width: int) -> None:

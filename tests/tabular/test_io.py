@@ -172,3 +172,14 @@ def test_any_bytes_are_a_table_or_one_sentence(tmp_path, content):
     assert back.dtypes.equals(frame.dtypes)
     write_table(back, tmp_path / "back.csv")
     assert read_table(tmp_path / "back.csv").shape == frame.shape
+
+
+def test_numbers_with_leading_zeros_are_codes(tmp_path):
+    (tmp_path / "t.csv").write_text(
+        'zip,count,share,"small"\n"007",10,0.5,0\n,20,00.5,0\n12,0,1.5,1\n', encoding="utf-8"
+    )
+    frame = read_table(tmp_path / "t.csv")
+    assert frame["zip"].tolist() == ["007", None, "12"]
+    assert [str(dtype) for dtype in frame.dtypes] == ["object", "int64", "float64", "int64"]
+    write_table(frame, tmp_path / "back.csv")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "back.csv"), frame)
