@@ -15,7 +15,7 @@ from de_core.rng import seed_of, stream
 from de_plugins.tabular._plain import DType, from_plain, to_plain
 from de_plugins.tabular._variables import Classes, Number
 from de_plugins.tabular.codec import Encoded, TableCodec
-from de_plugins.tabular.process import rows_of, take
+from de_plugins.tabular.process import BLOCK, rows_of, take
 from de_plugins.tabular.schema import check_frame, column_of
 
 __all__ = ["fill_table"]
@@ -84,18 +84,25 @@ def fill_table(codec: TableCodec, model: Any, draw: Draw, table: pd.DataFrame, d
     some = holes.to_numpy(dtype=bool).any(1)
     rows, place = torch.from_numpy(some.nonzero()[0]), np.maximum(some.cumsum() - 1, 0)
     model = None if model is None else _NeverMissing(model, codec)
-    out = []
-    for k in range(draws):
-        coded, filled = codec.encode(plain, holes=holes.to_numpy(), rng=stream(seed, "encode", k)), plain
-        if len(rows):
-            held = _known_cells(take(coded, rows), stream(seed, "absent", k))
-            drawn = draw(model, len(rows), held, seed_of(stream(seed, "draw", k)))
-            drawn = drawn.iloc[place].reset_index(drop=True)  # a row without holes reads none of it
-            filled = pd.DataFrame(
-                {
-                    c: _fill(column_of(plain, c), column_of(drawn, c), holes[c].to_numpy(), codec.schema[c].dtype, c)
-                    for c in plain.columns
-                }
-            )
-        out.append(filled.set_axis(table.index))
+    coded = codec.encode(plain, holes=holes.to_numpy(), rng=stream(seed, "encode"))
+    if not len(rows):
+        return [table.copy() for _ in range(draws)]
+    together, out = max(1, BLOCK // len(rows)), []  # a block costs the same however few of its rows are asked for
+    for first in range(0, draws, together):
+        parts, count = [], min(together, draws - first)
+        for k in range(first, first + count):
+            again = coded if k == 0 else codec.encode(plain, holes=holes.to_numpy(), rng=stream(seed, "encode", k))
+            parts.append(_known_cells(take(again, rows), stream(seed, "absent", k)))
+        held = {
+            name: Given(torch.cat([p[name].value for p in parts]), known=torch.cat([p[name].known for p in parts]))
+            for name in parts[0]
+        }
+        drawn = draw(model, count * len(rows), held, seed_of(stream(seed, "draw", first)))
+        for k in range(count):
+            mine = drawn.iloc[k * len(rows) + place].reset_index(drop=True)  # a row without holes reads none of it
+            filled = {
+                c: _fill(column_of(plain, c), column_of(mine, c), holes[c].to_numpy(), codec.schema[c].dtype, c)
+                for c in plain.columns
+            }
+            out.append(pd.DataFrame(filled).set_axis(table.index))
     return out

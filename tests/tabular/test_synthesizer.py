@@ -208,6 +208,8 @@ def test_impute_draws_differ_and_repeat(fitted):
     assert not first["town"].equals(second["town"])
     assert first["town"].equals(fitted.impute(frame)["town"])
     pd.testing.assert_frame_equal(fitted.impute(frame.head(10)), first.head(10))
+    few = frame.head(5)  # several fillings in one block of the sampler
+    pd.testing.assert_frame_equal(fitted.impute(few, draws=4)[2], fitted.impute(few, draws=3)[2])
 
 
 def test_impute_without_holes_is_the_table(fitted):
