@@ -84,7 +84,7 @@ def imputed(
     scores = {name: imputation(asked, some, holes) for name, some in draws.items()}
     return {
         "summary": {name: summary(found) for name, found in scores.items()},
-        "columns": {str(c): {name: found[c] for name, found in scores.items()} for c in scores["model"]},
+        "columns": {str(c): {name: found.get(c, {}) for name, found in scores.items()} for c in scores["model"]},
         "rows": len(truth),
         "holes": int(holes.sum()),
         "draws": DRAWS,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -188,13 +189,15 @@ def _imputation(results: Mapping[str, Any]) -> Judgement | None:
     table = results["imputation"]["summary"]
     ours = table["model"]
     others = [table["neighbours"], table["iterative"]]
-    wins = [all(ours[key] <= other[key] for other in others) for key in ("crps", "nats") if key in ours]
+    wins = [all(ours[key] <= other.get(key, math.inf) for other in others) for key in ("crps", "nats") if key in ours]
     level = GOOD if all(wins) else FAIR if any(wins) else POOR
     text = {
         GOOD: "Hidden cells are filled better than nearest neighbours and chained regressions fill them",
         FAIR: "Hidden cells are filled better than by the simple imputers in part",
         POOR: "Hidden cells are filled no better than by simple imputers",
     }[level]
+    if not wins:
+        return None
     parts = []
     if "crps" in ours:
         parts.append(f"numbers have a CRPS of {_beside(table, 'crps')}")
@@ -216,8 +219,9 @@ def _cost(results: Mapping[str, Any]) -> Judgement | None:
 
 
 def _beside(table: Mapping[str, Any], key: str) -> str:
-    ours, near, chained = (table[name][key] for name in ("model", "neighbours", "iterative"))
-    return f"{ours:.2f} (neighbours {near:.2f}, regressions {chained:.2f})"
+    found = (table[name].get(key) for name in ("model", "neighbours", "iterative"))
+    ours, near, chained = ("–" if score is None else f"{score:.2f}" for score in found)
+    return f"{ours} (neighbours {near}, regressions {chained})"
 
 
 def _anchor(results: Mapping[str, Any], name: str, key: str) -> float | None:

@@ -1,5 +1,6 @@
 """Scores of imputation in closed form, and the two imputers to compare with."""
 
+import attrs
 import numpy as np
 import pandas as pd
 import pytest
@@ -144,3 +145,13 @@ def test_tables_with_their_own_missing_cells_and_empty_columns():
     for impute in (iterative, neighbours):
         filled = impute(m["train"], m["truth"], holes, draws=2, seed=0)[0]
         assert not np.isnan(filled.values[:, 0]).any()
+
+
+def test_a_column_whose_donors_all_lack_the_cell_has_no_score():
+    """Neighbours that are missing themselves leave NaN; the column is left out, not scored NaN."""
+    truth = matrices({"t": pd.DataFrame({"x": [1.0, 2.0, 4.0], "y": [0.0, 1.0, 3.0]})})["t"]
+    holes = np.array([[True, False], [False, True], [False, False]])
+    lost = attrs.evolve(truth, values=np.where(np.array([True, False]) & holes, np.nan, truth.values))
+    found = imputation(truth, [lost, lost], holes)
+    assert list(found) == ["y"]
+    assert summary(found) == {"crps": 0.0}

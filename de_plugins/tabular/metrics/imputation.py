@@ -59,8 +59,9 @@ def imputation(truth: Matrix, draws: Sequence[Matrix], holes: np.ndarray) -> dic
         y = cells[known]
         x = np.stack([draw.values[known, c] for draw in draws])
         if truth.numeric[c]:
-            spread = float(np.nanstd(cells))
-            out[name] = {"crps": float(np.nanmean(crps(x, y))) / (spread or 1.0)}
+            spread, found = float(np.nanstd(cells)), crps(x, y)
+            if not np.isnan(found).all():  # donors may all lack the cell
+                out[name] = {"crps": float(np.nanmean(found)) / (spread or 1.0)}
         else:
             right = (x == y).sum(axis=0)
             nats = -np.log((right + 1 / size) / (len(draws) + 1))
