@@ -153,6 +153,29 @@ class Case:
 
         return waves
 
+    @functools.cached_property
+    def fixed(self) -> Callable[[Tensor], float] | None:
+        """How far states are off the space: the largest change of a quadratic function of the coordinates that is
+        constant over data, noised states and draws of the prior (a sphere, a simplex, a group of matrices), in units
+        of the coordinates' sizes. None where no such function is, or where there are more than 12 coordinates."""
+        if not self.floating or self.size > 12:  # 12 have 91 quadratic functions
+            return None
+        n = 400
+        noised = [self.noised(n, t, "fixed", str(t)).xt for t in (self.m.t_min, *self.times)]
+        seen = torch.cat([rows(x).double() for x in (self.m.prior(n, rng=self.rng("fixed", "prior")), *noised)])
+        if not bool(seen.isfinite().all()):
+            return None
+        scale = seen.abs().amax(0).clamp_min(1e-9)
+        i, j = torch.triu_indices(self.size, self.size)
+
+        def quadratics(x: Tensor) -> Tensor:
+            y = rows(x).double() / scale
+            return torch.cat([torch.ones(len(y), 1, dtype=y.dtype), y, y[:, i] * y[:, j]], 1)
+
+        _, sizes, functions = torch.linalg.svd(quadratics(seen), full_matrices=False)
+        none = functions[sizes < 1e-5 * len(seen) ** 0.5]  # draws of the prior may be in single precision
+        return None if len(none) == 0 else lambda x: float((quadratics(x) @ none.T).abs().max())
+
     # --- an exact network -------------------------------------------------------------------------------------------
 
     def log_joint(self, xt: Tensor, t: Tensor) -> Tensor:

@@ -152,11 +152,6 @@ class TakesOneMore(Uniform):
             raise DiffuseError("expected a class")
 
 
-class TakesNaN(Gaussian):
-    def validate(self, x):
-        self.check_shape(x)
-
-
 class MaskIsClean(Masked):
     """A mask is taken for a datum, and finish leaves some."""
 
@@ -169,13 +164,16 @@ class MaskIsClean(Masked):
         return torch.where(keep, xt, super().finish(output, xt, t, rng=draw, **rest))
 
 
-class TakesAnyShares(Simplex):
-    """Shares are not asked to sum to one."""
+class SharesOfAnySum(Simplex):
+    """Shares are not asked to sum to one, and finish makes them 3 % too large."""
 
     def validate(self, x):
         self.check_shape(x)
 
     validate_noised = validate
+
+    def finish(self, output, xt, t, **rest):
+        return torch.where(expand(times(t, xt) > 0, xt), 1.03 * super().finish(output, xt, t, **rest), xt)
 
 
 def _gaussian(cls: type[Gaussian], mistake: str, check: str, schedule: str = "cosine") -> Mutant:
@@ -209,9 +207,8 @@ MUTANTS = [
     _gaussian(SignalOfTheMean, "signal() is alpha.", "signal_is_share"),
     _chain(SignalOfOneClass, "signal() is a.", "signal_is_share"),
     _chain(TakesOneMore, "validate takes class K.", "refusals"),
-    _gaussian(TakesNaN, "validate takes NaN.", "refusals"),
     _chain(MaskIsClean, "validate takes masks, and finish leaves some.", "finish_denoises"),
-    _simplex(TakesAnyShares, "validate takes shares that do not sum to one.", "refusals"),
+    _simplex(SharesOfAnySum, "finish and validate take shares of any sum.", "finish_is_data"),
 ]
 
 _installed = {info.name for info in list_modalities()}
@@ -232,8 +229,8 @@ if "sphere" in _installed:
             return torch.where(live, 1.01 * moved, moved), carry
 
     MUTANTS.append(
-        Mutant("sphere: AnyLength", "validate takes vectors of any length.", lambda: AnyLength((3,)), "sphere",
-               "refusals")
+        Mutant("sphere: AnyLength", "Steps and validate take vectors of any length.", lambda: AnyLength((3,)), "sphere",
+               "states_in_space")
     )  # fmt: skip
 
 if "torus" in _installed:

@@ -28,6 +28,8 @@ def finish_is_data(case: Case) -> str:
                 m.validate(x)
             except DiffuseError as error:
                 require(False, f"finish from {t:g}: not clean data: {error}")
+            off = 0.0 if case.fixed is None else case.fixed(x)
+            require(off < 1e-3, f"finish from {t:g}: off the space, what is constant over it moves by {off:.2g}")
     return "from t_min, from the middle and from 1"
 
 

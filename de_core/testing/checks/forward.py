@@ -95,6 +95,8 @@ def states_in_space(case: Case) -> str:
             m.validate_noised(x)
         except DiffuseError as error:
             require(False, f"{what}: outside the space: {error}")
+        off = 0.0 if case.fixed is None else case.fixed(x)
+        require(off < 1e-3, f"{what}: off the space, what is constant over it moves by {off:.2g} (bound 1e-3)")
         if states is not None:
             inside = (x.reshape(len(x), 1, -1) == states.reshape(1, len(states), -1)).all(2).any(1)
             require(inside.all(), f"{what}: {int((~inside).sum())} of {len(x)} states are none of the chain's")
