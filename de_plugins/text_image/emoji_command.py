@@ -102,7 +102,7 @@ def emoji_process(captioner: Captioner) -> JointProcess:
 
 
 def features(images: Tensor) -> Tensor:
-    """(n, 3, 32, 32) in [-1, 1] -> (n, 384): colours of an 8 × 8 grid, and at each place how much the picture changes.
+    """(n, 3, 32, 32) in [-1, 1] -> (n, 320): colours of an 8 × 8 grid, and at each place how much the picture changes.
 
     The same for every model and every run; nothing in it is learned.
     """
@@ -140,7 +140,13 @@ def measured(
     names = [emoji.names[k] for k in wanted.tolist()]
     tokens = captioner.encode([emoji.captions[k] for k in wanted.tolist()]).tokens
     methods = {"image": "ancestral", "caption": "systematic"}
-    metrics: dict[str, Any] = {"rows": rows}
+    moved = torch.roll(to_unit(emoji.own[wanted]), (1, 1), (2, 3))  # what the feature space makes of a real picture
+    metrics: dict[str, Any] = {
+        "rows": rows,
+        "emoji": len(emoji),
+        "by_chance": min(1.0, _NEAREST / len(emoji)),
+        "real_moved_by_a_pixel": float((ranks(moved, wanted, emoji) < _NEAREST).double().mean()),
+    }
     grids = []
     every = to_unit(emoji.pictures).flatten(1)
     for kind, guidance in {"": None, "_guided": NoisyGuidance(2.0, sigma=0.7)}.items():

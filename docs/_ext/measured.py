@@ -60,6 +60,8 @@ REACHED = {
             ("the right emoji among the five nearest of all", "among_five_nearest", 0.60, True),
             ("the same, guided", "among_five_nearest_guided", None, True),
             ("the right emoji is the nearest", "nearest", None, True),
+            ("the same of the real pictures, moved by a pixel", "real_moved_by_a_pixel", None, True),
+            ("by chance", "by_chance", None, True),
             ("copies among the pictures", "copies", None, False),
             ("name given a picture, letter for letter", "name_given_picture", None, True),
             ("seconds of training", "training_seconds", 1200, False),

@@ -69,6 +69,20 @@ def test_scenes(tmp_path):
     assert beyond <= 0
 
 
+def test_the_claims(tmp_path):
+    common = ["--out", str(tmp_path / "o"), "--seed", "0"]
+    trained = ["--steps", "1", "--seeds", "1", "--rows", "2", "--batch", "2"]
+    assert main(["claims", "stages", *common, *trained, "--steps", "3"]) == 0
+    model = next((tmp_path / "o").rglob("model"))
+    asked = ["--captions", "8", "--draws", "2", "--weights", "2", "--sigmas", "0.5", "--intervals", "0:1"]
+    assert main(["claims", "guidance", *common, "--model", str(model), *asked]) == 0
+    for name, least in (("stages", 2 * 16 + 1), ("guidance", 3 * 8 + 1)):
+        pictures, broken, beyond, console = opened(tmp_path / "o" / f"{name}.html")
+        assert pictures == least
+        assert (broken, console) == (0, [])
+        assert beyond <= 0
+
+
 def test_the_report_on_a_table(tmp_path):
     draw = np.random.default_rng(0)
     for name in ("train", "test", "synthetic"):
