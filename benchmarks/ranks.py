@@ -2,7 +2,7 @@
 
     python benchmarks/ranks.py [--rounds N] [--steps S] [--batch B] [--strategy ddp]
 
-The joint process is a picture and a caption, the network an MMDiT of about 3M parameters. Each round trains one process
+The joint process is a picture and a caption, the network an MMDiT of 4M parameters. Each round trains one process
 and then two, in processes of their own, and takes the rows a second after a few steps; medians over rounds, and their
 ratio by round; prints one JSON object. Needs two idle cores.
 """
@@ -22,7 +22,7 @@ from de_core import JointProcess, get_modality
 from de_core.distributed import World
 from de_core.train import Trainer
 
-WARM = 3
+WARM = 2
 
 
 def work(steps: int, batch: int, strategy: str) -> None:
@@ -71,8 +71,8 @@ def measured(size: int, args: argparse.Namespace) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--strategy", default="ddp")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
