@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -61,7 +62,7 @@ def _from_arrow(series: pd.Series) -> pd.Series:
     return _as_floats(series.astype(object)) if pa.types.is_decimal(kind) else series
 
 
-def decimal_name(good: pd.Series, name: object) -> str:
+def decimal_name(good: Sequence[Decimal], name: object) -> str:
     """The `DType` name of a column of decimals that are not missing: its digits after the point.
 
     Raises:

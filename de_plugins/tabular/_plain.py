@@ -184,7 +184,7 @@ def _describe_objects(series: pd.Series, name: object) -> DType:
     if found in KINDS:
         return DType(KINDS[found], "ticks", missing=marker)
     if found == "decimal":
-        return DType(decimal_name(good, name), "float", missing=marker)
+        return DType(decimal_name(list(good), name), "float", missing=marker)
     if found not in plain:
         types = sorted({type(value).__name__ for value in good})
         what = " and ".join(types[:3])
