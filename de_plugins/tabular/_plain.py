@@ -145,7 +145,7 @@ def describe(series: pd.Series, name: object) -> DType:
     if isinstance(dtype, pd.ArrowDtype):
         shown = f"arrow:{dtype.pyarrow_dtype}"
         if shown.startswith("arrow:decimal"):
-            decimal_name(pd.Series(series.dropna(), dtype=object), name)
+            decimal_name(series.dropna().tolist(), name)
             return DType(shown, "float")
         if "tz=" in shown or shown.startswith("arrow:date"):
             return DType(shown, "ticks")
