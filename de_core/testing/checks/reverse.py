@@ -41,7 +41,7 @@ def run_back(
 def reversal(case: Case) -> str:
     """With a perfect network, each stepper runs the process backwards: half-way the states have the law of noised data,
     at the end the atoms come back with their weights. A stepper may need many steps for it, but not more and more."""
-    most = (300 if case.dear else 400) if case.floating else 2000
+    most = (200 if case.dear else 400) if case.floating else 2000
     worst, said = 0.0, []
     for k, method in enumerate(exact_methods(case)):
         name, n = method or "default", most if k == 0 else most // 2
