@@ -32,7 +32,6 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +106,8 @@ class CodedMLP(TableMLP):
         self.rows = torch.cat([torch.arange(sum(dims)) + self.column, self.offsets + torch.tensor(dims)])
 
     def forward(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
+        assert self.measure is not None
+        assert self.velocity is not None
         code, number, clock = x["classes"], x["numbers"], self.clock(t["numbers"])
         alpha, sigma = self.clock(t["classes"]).unbind(-1)
         shown = torch.cat([self.unit * alpha * code, sigma[:, self.first]], 1)
@@ -170,8 +171,9 @@ def run(
     sizes, numbers = codec.class_sizes, codec.num_numbers
     marginals = log_shares(coded, sizes)
     code = None if arm == "native" else Code.of(arm, marginals.exp().split(sizes))
-    joint, dims = table_process(sizes, numbers), (1,) * len(sizes) if code is None else code.dims
+    joint, dims, methods = table_process(sizes, numbers), (1,) * len(sizes), {"classes": "systematic"}
     if code is not None:
+        dims, methods = code.dims, {}
         spaces = {"numbers": joint.modalities["numbers"], "classes": get_modality("gaussian")((sum(dims),))}
         joint = JointProcess(spaces, elementwise=tuple(spaces), block=BLOCK)
     with torch.random.fork_rng(devices=[]):
@@ -183,7 +185,6 @@ def run(
     trained = trainer.fit(Rows(coded, coded.classes if code is None else code.encode(coded.classes)))
 
     def draw(n: int, rng: int) -> tuple[Tensor, Tensor]:
-        methods = {"classes": "systematic"} if code is None else {}
         x = joint.sample(trained.model, n, rng=rng, steps=CALLS, methods=methods)
         return x["classes"] if code is None else code.decode(x["classes"]), x["numbers"]
 
@@ -191,9 +192,8 @@ def run(
         codec = codec.calibrated(*draw(min(max(len(train), 10_000), 50_000), seed_of(stream(seed, "calibration"))))
     began = time.perf_counter()
     fake = codec.decode(*draw(len(train), seed), rng=stream(seed, "decode"))
-    about = {"seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "width": model.width}
-    cost = {"steps": trained.steps, "fit seconds": trained.seconds, "sample seconds": time.perf_counter() - began}
-    return fake, {**about, **cost}
+    about = {"seed": seed, "parameters": sum(p.numel() for p in model.parameters()), "steps": trained.steps}
+    return fake, {**about, "fit seconds": trained.seconds, "sample seconds": time.perf_counter() - began}
 
 
 def scored(arm: str, name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def scored(arm: str, name: str, seed: int, args: argparse.Namespace) -> dict[str
     return {**about, **score(name, train, test, fake)}
 
 
-def markdown(results: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> str:
+def markdown(results: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     """One table a data set: rows are arms."""
     lines = []
     for name, found in results.items():
