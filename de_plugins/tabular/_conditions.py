@@ -12,10 +12,11 @@ from torch import Tensor
 
 from de_core import Given, JointProcess
 from de_core.rng import seed_of, stream
+from de_plugins.tabular._encoded import Encoded, joined, take
 from de_plugins.tabular._group_holes import close_groups, complete_groups
 from de_plugins.tabular._plain import DType, from_plain, to_plain
-from de_plugins.tabular.codec import Encoded, TableCodec
-from de_plugins.tabular.process import BLOCK, joined, rows_of, take
+from de_plugins.tabular.codec import TableCodec
+from de_plugins.tabular.process import BLOCK, rows_of
 from de_plugins.tabular.schema import check_frame, column_of
 
 __all__ = ["fill_table"]

@@ -10,9 +10,10 @@ from torch import Tensor
 from de_core import Given, JointProcess
 from de_core.joint import Model
 from de_core.rng import stream
+from de_plugins.tabular._encoded import Encoded
 from de_plugins.tabular._parts import Part, draw_parts
 from de_plugins.tabular._plain import from_plain, to_plain
-from de_plugins.tabular.codec import Encoded, TableCodec
+from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.schema import column_of
 
 __all__ = ["close_groups", "complete_groups"]

@@ -38,11 +38,12 @@ class GroupsIn(nn.Module):
 class GroupHead(nn.Module):
     """The scores of groups, in the form that their kernel has.
 
-    Given x_0 the Wright-Fisher kernel has s_i = E[l_i | x_t, x_0]/x_i, l_i lineages of part i among c = E[m | tau]: from
-    Bessel's functions c sqrt(x_0i/x_i) where c^2 x_0i x_i is large, and of order c^2 x_0i, which is finite, where it is
-    small. So s_i/c is written as sqrt(mu_i/(x_i + e)), e = K/(1 + c)^2, with mu = softmax(a + (1 + b) log(w x + (1 -
-    w)/K)), w = e^{-psi tau/2} = 1 - t, and a, b read linearly from the last layer: at the start mu is the data's mean
-    under the flat law. The output is the inverse softplus of that, as ``Simplex`` reads it.
+    Given x_0 the Wright-Fisher kernel has s_i = E[l_i | x_t, x_0]/x_i, with l_i lineages of part i and c = E[m | tau]
+    in all. Were the l_i Poisson, this would be a ratio of Bessel's functions: c sqrt(x_0i/x_i) where c^2 x_0i x_i is
+    large, c^2 x_0i where it is small. So s_i/c is written as sqrt(mu_i/(x_i + e)), e = K/(1 + c)^2, with mu =
+    softmax(a + (1 + b) log(w x + (1 - w)/K)), w = e^{-psi tau/2} = 1 - t, and a, b linear in the last layer: at
+    the start mu is the data's mean under the flat law. The output is the inverse softplus of that, as ``Simplex`` reads
+    it.
     """
 
     def __init__(self, groups: Mapping[str, int], width: int) -> None:

@@ -1,4 +1,4 @@
-"""Groups of columns that sum to one, or to another total, in every row: what the schema says, and how they are found."""
+"""Groups of columns that sum to a total in every row: what the schema says of them, and how they are found."""
 
 from __future__ import annotations
 
@@ -183,7 +183,8 @@ def _judged(names: list, cells: Mapping, total: float) -> Group | None:
         return Group("", tuple(names), total, False, apart)
     tie = _tie(names, values[whole & near], total)
     if tie is not None:
-        apart = f"{said}, but column '{tie[0]}' is {tie[1]:g} in {tie[2]:.0%} of them, which shares do not tie: kept apart"
+        often = f"column '{tie[0]}' is {tie[1]:g} in {tie[2]:.0%} of them"
+        apart = f"{said}, but {often}, and shares have no ties: kept apart"
         return Group("", tuple(names), total, False, apart)
     if odd.any():
         said += f", whose {'cells are a class' if distinct == 1 else f'{distinct} kinds are classes'} of a gate"
@@ -193,7 +194,7 @@ def _judged(names: list, cells: Mapping, total: float) -> Group | None:
 
 
 def _tie(names: list, values: np.ndarray, total: float) -> tuple[Any, float, float] | None:
-    """A part, a value and its share of the rows, where the value stands out from all that is within 1 % of the total."""
+    """A part, a value and its share of the rows, where it stands out from all that is within 1 % of the total."""
     for name, part in zip(names, values.T, strict=True):
         distinct, counts = np.unique(part, return_counts=True)
         many = (counts > TIE_SHARE * len(part)) & (counts >= TIE_ROWS)

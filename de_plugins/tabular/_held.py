@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 import numpy as np
 import pandas as pd
@@ -88,15 +90,8 @@ def hold(
     for k in range(-(-n // joint.block)):
         rng = stream(seed, "given", k)
         if any(group.sets for group in groups):
-            x, t, found = draw_ranges(
-                codec,
-                joint,
-                model,
-                groups,
-                lambda turn, rng=rng: block(rng),
-                steps,
-                lambda turn, k=k: seed_of(stream(seed, "given group", k, turn)),
-            )
+            own = seed_of(stream(seed, "given group", k))
+            x, t, found = draw_ranges(codec, joint, model, groups, partial(block, rng), steps, own)
         else:
             x, t, found = block(rng)
         parts.append((x, t))

@@ -13,12 +13,14 @@ from torch import Tensor
 from de_core import Given, JointProcess
 from de_core.errors import DiffuseError
 from de_core.joint import Model
+from de_core.rng import seed_of, stream
 from de_plugins.tabular._drawing import draw_states
 from de_plugins.tabular._parts import Part, draw_parts
 from de_plugins.tabular._plain import to_plain
 from de_plugins.tabular._shares import Shares
 from de_plugins.tabular._wanted import ValueSet, Wanted
 from de_plugins.tabular.codec import TableCodec
+from de_plugins.tabular.schema import column_of
 
 __all__ = ["AskedGroup", "ask_groups", "draw_ranges", "hold_parts", "place_groups"]
 
@@ -67,7 +69,7 @@ class AskedGroup:
     def settle(self, frame: pd.DataFrame) -> None:
         """Bring the other parts of a decoded table to what the values that were asked for leave of the total."""
         columns = list(self.group.group.columns)
-        x = np.stack([to_plain(frame[c], self.group.dtype, c)[0].astype(np.float64) for c in columns], 1)
+        x = np.stack([to_plain(column_of(frame, c), self.group.dtype, c)[0].astype(np.float64) for c in columns], 1)
         y = self.group.scaled(x, np.tile(self.known, (len(x), 1)), np.tile(self.values, (len(x), 1)))
         for name, cells in self.group.decode(np.zeros(len(x), dtype=np.int64), y).items():
             frame[name] = cells
@@ -115,9 +117,7 @@ def _ask(group: Shares, place: int, wanted: Wanted) -> AskedGroup:
     return AskedGroup(group, place, given & (gate == 0), values, gate, levels.pop(), sets)
 
 
-def place_groups(
-    joint: JointProcess, asked: list[AskedGroup], x: State, t: State, rng: torch.Generator
-) -> None:
+def place_groups(joint: JointProcess, asked: list[AskedGroup], x: State, t: State, rng: torch.Generator) -> None:
     """Write whole rows of groups, at their level, and the gates of all that are known, into a block."""
     for one in asked:
         if one.sets and not one.known.any():
@@ -153,9 +153,9 @@ def draw_ranges(
     joint: JointProcess,
     model: Model,
     asked: list[AskedGroup],
-    block: Callable[[int], Block],
+    block: Callable[[], Block],
     steps: int,
-    seed: Callable[[int], int],
+    seed: int,
 ) -> Block:
     """A block in which the groups that have sets are held at rows of the model that lie in them.
 
@@ -163,7 +163,7 @@ def draw_ranges(
     has; where that takes too long, they repeat.
 
     Args:
-        block: round -> a block of all other conditions. seed: round -> of its draw.
+        block: draws a block of all other conditions. seed: of the rows.
 
     Raises:
         DiffuseError: so few rows lie in the sets that they would be copies.
@@ -171,9 +171,9 @@ def draw_ranges(
     kept: list[Block] = []
     count, ranged = 0, [one for one in asked if one.sets]
     for k in range(_ROUNDS):
-        x, t, found = block(k)
+        x, t, found = block()
         held = {name: Given(x[name], t[name], known=t[name] < 1) for name in x}
-        drawn = draw_states(joint, model, joint.block, held, steps, seed(k))
+        drawn = draw_states(joint, model, joint.block, held, steps, seed_of(stream(seed, k)))
         good = np.ones(joint.block, dtype=bool)
         for one in ranged:
             good &= _inside(codec, one, drawn)
@@ -196,9 +196,8 @@ def draw_ranges(
             f"{_ROUNDS * joint.block:,} rows of the model, got {count}"
         )
     index = torch.arange(joint.block) % count
-    states, clocks = (
-        {n: torch.cat([part[i][n] for part in kept])[index] for n in joint.modalities} for i in (0, 1)
-    )
+    states = {name: torch.cat([part[0][name] for part in kept])[index] for name in joint.modalities}
+    clocks = {name: torch.cat([part[1][name] for part in kept])[index] for name in joint.modalities}
     sets = [torch.cat([part[2][j] for part in kept])[index] for j in range(len(kept[0][2]))]
     return states, clocks, sets
 

@@ -1,12 +1,12 @@
 """Groups of which a row knows some parts and not the others: the others are drawn given these.
 
 A group has one clock, so a part of it cannot stand at t = 0 while the rest runs. The known parts are replaced at every
-time by a draw of the forward kernel, and the step is taken again from there a few times, as ``JointProcess.sample`` does
-with a known part of any modality under one clock (SPEC, section 5; Lugmayr et al. 2022, 2201.09865). Under the
-Wright-Fisher kernel parts may be lumped: with m lineages, l ~ Multinomial(m, x_0), x_t ~ Dir(1 + l), the known parts and
-the sum of the others have a law that does not depend on how the others split it. So the kernel's draw says what the
-known parts are at t, and what is left for the others, whose proportions stay the state's own. The law is exact as the
-passes grow.
+time by a draw of the forward kernel, and an early step is taken again from there a few times, as
+``JointProcess.sample`` does with a known part of any modality under one clock (SPEC, section 5; Lugmayr et al. 2022,
+2201.09865). Under the Wright-Fisher kernel parts may be lumped: with m lineages, l ~ Multinomial(m, x_0) and x_t ~
+Dir(1 + l), the known parts and the sum of the others have a law that does not depend on how the others split it. So
+the kernel's draw says what the known parts are at t, and what is left for the others, whose proportions stay the
+state's own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from de_core.joint import Model
 
 __all__ = ["Part", "draw_parts"]
 
-_PASSES = 6
+_PASSES = 4
+_EARLY = 0.3  # above this time a step is taken again; below, that would only pile up the step's own error
 _TINY = 1e-30
 
 
@@ -75,11 +76,12 @@ def draw_parts(
         joint: with one clock a group.
         x, t: states and clocks of a block: what is known at its level, all else noise at 1.
         parts: by name of the group.
-        steps: of the reverse process, each with ``passes`` network calls.
+        steps: of the reverse process. passes: network calls of an early one.
     """
-    grids = {name: joint.modalities[name].grid(steps).tolist() + [0.0] for name in parts}
+    grids = {name: [*joint.modalities[name].grid(steps).tolist(), 0.0] for name in parts}
     for k in range(steps):
-        for again in range(passes):
+        early = max(grids[name][k] for name in parts) > _EARLY
+        for again in range(passes if early else 1):
             for name, part in parts.items():
                 modality, now = joint.modalities[name], _at(t[name], part, grids[name][k])
                 if again:  # back to t_k by the kernel from t_(k+1)

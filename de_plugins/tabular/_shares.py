@@ -1,4 +1,4 @@
-"""How a group of columns becomes one variable on the simplex, behind a gate where rows are missing or no composition."""
+"""How a group of columns becomes one variable on the simplex, and a gate where rows are missing or no composition."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Shares:
         if not good.any() or len(odd) > MAX_ODD:
             row = int(np.flatnonzero(whole & ~good)[0]) if len(odd) else 0
             raise DiffuseError(
-                f"columns {found.name}: expected rows that sum to {group.total:g}, and at most {MAX_ODD} different ones "
-                f"that do not, got {values[row].sum():.9g} in row {row} and {len(odd)} such rows"
+                f"columns {found.name}: expected rows that sum to {group.total:g}, and at most {MAX_ODD} "
+                f"different ones that do not, got {values[row].sum():.9g} in row {row} and {len(odd)} such rows"
             )
         unit, decimals = _lattice(values[good], dtype, group.total)
         return attrs.evolve(found, odd=odd, unit=unit, decimals=decimals)
@@ -94,6 +94,12 @@ class Shares:
         odd = ["(" + ", ".join(f"{cell:g}" for cell in row) + ")" for row in self.odd]
         return ["(shares)", *odd] + ["(missing)"] * self.missing
 
+    def share(self, column: Column) -> Share:
+        """A column of the group, whose reason names it."""
+        alone = column.why.split("; a part of the group '")[0]
+        why = f"{alone}; a part of the group '{self.group.name}': {self.group.why}"
+        return Share(attrs.evolve(column, missing=self.missing, why=why))
+
     def _sums(self, values: np.ndarray) -> np.ndarray:
         """Which rows (n, k) sum to the total, (n,) bool."""
         return np.abs(values.sum(1, dtype=np.float64) - self.group.total) <= OFF * self.group.total
@@ -117,8 +123,8 @@ class Shares:
     def encode(self, frame: pd.DataFrame, holes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gate (n,) int64 and values (n, k) float64 in the table's unit.
 
-        A row with a hole in some of the cells counts as a composition; its holes are 0. Where all are holes, or the gate
-        is shut, the values are equal shares.
+        A row with a hole in some of the cells counts as a composition; its holes are 0. Where all are holes, or the
+        gate is shut, the values are equal shares.
 
         Args:
             holes: (n, k) bool.
@@ -233,8 +239,8 @@ def _plain(group: Group, dtype: DType, frame: pd.DataFrame) -> tuple[np.ndarray,
 
 
 def _lattice(values: np.ndarray, dtype: DType, total: float) -> tuple[int, int]:
-    """The unit and the decimals of the lattice through 0 that holds all cells and the total, and on which every row sums
-    to the total exactly; (0, 0) where there is none."""
+    """The unit and the decimals of the lattice through 0 that holds all cells and the total, and on which every row
+    sums to the total exactly; (0, 0) where there is none."""
     grid = Grid.infer(values.ravel(), dtype)
     whole_total = total * 10.0**grid.decimals
     if not grid.step or abs(whole_total - round(whole_total)) > 1e-6 or whole_total >= EXACT:

@@ -173,10 +173,10 @@ class TableMLP(nn.Module):
                 hidden = width + spare // (depth * (3 * width + 2))
                 best = {"width": width, "hidden": hidden, "depth": depth, "rank": rank}
         if best is None:
-            least = size(8, 8, 1)
+            least, variables = size(8, 8, 1), len(class_sizes) + numbers + len(groups or ())
             raise DiffuseError(
                 f"preset '{preset}' has at most {most:,} parameters, but a table of "
-                f"{len(class_sizes) + numbers + len(groups or ())} variables with {sum(class_sizes):,} classes needs {least:,} at the "
+                f"{variables} variables with {sum(class_sizes):,} classes needs {least:,} at the "
                 "least; take a larger preset, or lower max_classes in the schema"
             )
         return best

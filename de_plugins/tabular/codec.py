@@ -14,6 +14,7 @@ from torch import Tensor
 from de_core.errors import DiffuseError
 from de_core.rng import Rng, as_generator
 from de_plugins.tabular._calibration import Calibration, with_ends
+from de_plugins.tabular._encoded import Encoded, stack
 from de_plugins.tabular._numeric import QuantileMap
 from de_plugins.tabular._shares import Share, Shares, Variable
 from de_plugins.tabular._variables import (
@@ -23,39 +24,9 @@ from de_plugins.tabular._variables import (
     fit_variable,
     variable_from_state,
 )
-from de_plugins.tabular.schema import Column, Schema, check_frame, column_of
+from de_plugins.tabular.schema import Schema, check_frame, column_of
 
 __all__ = ["Encoded", "TableCodec"]
-
-
-@attrs.frozen(eq=False)
-class Encoded:
-    """A table as tensors.
-
-    Args:
-        classes: (n, D) int64, one column for every class column and every gate; column d is in [0,
-            class_sizes[d]).
-        numbers: (n, C) float32, mean 0 and variance 1 in training where present; 0 where it is not.
-        present: (n, C) bool: the gate says that the number is there. False where the cell is a spike, missing
-            or a hole.
-        classes_known: (n, D) bool: False at holes, where `classes` is 0.
-        numbers_known: (n, C) bool: False at holes. A spike or missing cell is known: its gate tells.
-        shares: name of a group -> (n, k) float64, in the table's unit; 0 at holes, equal where it is not there.
-        shares_present: name -> (n,) bool: the row is a composition, and all of its cells are known.
-        shares_known: name -> (n, k) bool: False at holes.
-    """
-
-    classes: Tensor
-    numbers: Tensor
-    present: Tensor
-    classes_known: Tensor
-    numbers_known: Tensor
-    shares: Mapping[str, Tensor] = attrs.Factory(dict)
-    shares_present: Mapping[str, Tensor] = attrs.Factory(dict)
-    shares_known: Mapping[str, Tensor] = attrs.Factory(dict)
-
-    def __len__(self) -> int:
-        return len(self.classes)
 
 
 @attrs.frozen(eq=False)
@@ -91,12 +62,10 @@ class TableCodec:
         check_frame(frame)
         schema = Schema.infer(frame, target) if schema is None else schema
         _check_columns(frame, schema)
-        groups = tuple(
-            Shares.fit(group, schema[group.columns[0]].dtype, frame) for group in schema.groups_in_use
-        )
+        groups = tuple(Shares.fit(group, schema[group.columns[0]].dtype, frame) for group in schema.groups_in_use)
         shared = {name: group for group in groups for name in group.group.columns}
         variables = tuple(
-            _share(column, shared[column.name])
+            shared[column.name].share(column)
             if column.name in shared
             else fit_variable(column, column_of(frame, column.name))
             for column in schema.columns
@@ -219,11 +188,11 @@ class TableCodec:
                 classes.append(gate)
                 class_holes.append(unknown.all(1))
         return Encoded(
-            _stack(classes, rows, np.int64),
-            _stack(numbers, rows, np.float32),
-            _stack(open_, rows, np.bool_),
-            ~_stack(class_holes, rows, np.bool_),
-            ~_stack(number_holes, rows, np.bool_),
+            stack(classes, rows, np.int64),
+            stack(numbers, rows, np.float32),
+            stack(open_, rows, np.bool_),
+            ~stack(class_holes, rows, np.bool_),
+            ~stack(number_holes, rows, np.bool_),
             shares,
             shares_present,
             shares_known,
@@ -369,12 +338,6 @@ class TableCodec:
         return cls(schema, variables, groups)
 
 
-def _share(column: Column, shares: Shares) -> Share:
-    """A column of a group, whose reason names it."""
-    tail = f"; a part of the group '{shares.group.name}': {shares.group.why}"
-    return Share(attrs.evolve(column, missing=shares.missing, why=column.why.split("; a part of the group '")[0] + tail))
-
-
 def _check_columns(frame: pd.DataFrame, schema: Schema) -> None:
     names, got = schema.names, set(frame.columns)
     for name in names:
@@ -384,10 +347,3 @@ def _check_columns(frame: pd.DataFrame, schema: Schema) -> None:
     for name in frame.columns:
         if name not in known:
             raise DiffuseError(f"column '{name}' was not in training; expected {names}")
-
-
-def _stack(columns: list[np.ndarray], rows: int, dtype: Any) -> Tensor:
-    out = np.empty((rows, len(columns)), dtype=dtype)
-    for index, column in enumerate(columns):
-        out[:, index] = column
-    return torch.from_numpy(out)

@@ -1,4 +1,4 @@
-"""Plugin "tabular": the commands for tables, their codec and the backbones. Light: the targets are imported on first use."""
+"""Plugin "tabular": commands, codec and backbones of tables. Light: the targets are imported on first use."""
 
 from de_core.hookspecs import BackboneInfo, CodecInfo, CommandInfo, MetricInfo, hookimpl
 

@@ -8,7 +8,7 @@ shut gate the network learns that the number is noise (velocity 0), and decoding
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import attrs
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from de_core import JointProcess, Modality, get_modality
 from de_core.rng import stream
-from de_plugins.tabular.codec import Encoded
+from de_plugins.tabular._encoded import Encoded, take
 from de_plugins.tabular._scoring import scoring_process
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "TableTimes",
     "absent_nats",
     "held_out",
-    "joined",
     "log_shares",
     "rows_of",
     "table_process",
@@ -60,25 +59,6 @@ def table_process(
     return JointProcess(modalities, elementwise=tuple(modalities), block=BLOCK)
 
 
-def take(coded: Encoded, index: Tensor) -> Encoded:
-    """Some rows of a coded table."""
-    parts = (coded.classes, coded.numbers, coded.present, coded.classes_known, coded.numbers_known)
-    groups = (coded.shares, coded.shares_present, coded.shares_known)
-    return Encoded(
-        *(part[index] for part in parts), *({name: x[index] for name, x in group.items()} for group in groups)
-    )
-
-
-def joined(parts: Sequence[Encoded]) -> Encoded:
-    """Coded tables one below the other."""
-    first, groups = parts[0], ("shares", "shares_present", "shares_known")
-    plain = ("classes", "numbers", "present", "classes_known", "numbers_known")
-    return Encoded(
-        *(torch.cat([getattr(part, field) for part in parts]) for field in plain),
-        *({n: torch.cat([getattr(part, field)[n] for part in parts]) for n in first.shares} for field in groups),
-    )
-
-
 def rows_of(coded: Encoded, rng: torch.Generator) -> dict[str, Tensor]:
     """States of the process, with a standard normal draw in place of each number that is not there, and one of the
     flat Dirichlet law in place of each group that is not."""
@@ -89,9 +69,9 @@ def rows_of(coded: Encoded, rng: torch.Generator) -> dict[str, Tensor]:
     if coded.classes.shape[1]:
         rows["classes"] = coded.classes
     for name, values in coded.shares.items():
-        noise = torch._standard_gamma(torch.ones(values.shape), generator=rng)
+        noise = -torch.rand(values.shape, generator=rng, dtype=torch.float64).clamp_min(1e-300).log()
         there = coded.shares_present[name][:, None]
-        x = torch.where(there, values, noise.double())
+        x = torch.where(there, values, noise)
         rows[name] = (x / x.sum(1, keepdim=True)).float()
     return rows
 

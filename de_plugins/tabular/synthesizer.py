@@ -10,8 +10,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from de_core import DiffuseError, Given, JointProcess, NoisyGuidance
 from de_core.joint import Model
@@ -162,7 +161,7 @@ class TableSynthesizer:
             model = build(network, settings, codec, self.seed, log_shares(coded, sizes))
             apart = self.patience is not None and len(coded) >= _APART
             learnt, score = held_out(joint, coded, self.seed) if apart else (coded, None)
-            variables = len(sizes) + numbers + sum(groups.values())
+            share = 1 / (len(sizes) + numbers + sum(groups.values()))
             result = Trainer(
                 joint,
                 model,
@@ -172,7 +171,7 @@ class TableSynthesizer:
                 lr=_LR["paper" if paper else self.preset] if self.lr is None else self.lr,
                 objective=self.objective,
                 times=TableTimes(0.0, 0.0) if paper else TableTimes(),
-                weights=None if paper else dict.fromkeys(joint.modalities, 1 / variables),
+                weights=None if paper else dict.fromkeys(joint.modalities, share),
                 **(_PAPER if paper else {}),
                 seed=self.seed,
                 progress=self.progress,
