@@ -1,4 +1,4 @@
-"""Groups of columns that sum to one: found, exact both ways, learnt as one variable, and given whole, in part or not."""
+"""Groups of columns that sum to one: found, exact both ways, learnt as one variable, given whole or in part."""
 
 import os
 from pathlib import Path
@@ -69,8 +69,8 @@ def test_found_with_a_reason_and_edited():
     assert group.columns == tuple(PARTS)
     assert group.use
     assert group.why == (
-        "p .. s sum to one in all rows but 1, whose cells are a class of a gate; missing together in 5.2% of the rows, a "
-        "class of the gate"
+        "p .. s sum to one in all rows but 1, whose cells are a class of a gate; missing together in 5.2% of the rows, "
+        "a class of the gate"
     )
     assert Schema.from_toml(schema.to_toml()) == schema
     off = Schema.from_toml(schema.to_toml().replace("use = true", "use = false"))
