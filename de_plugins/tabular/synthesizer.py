@@ -149,7 +149,7 @@ class TableSynthesizer:
             schema = attrs.evolve(schema, target=schema[target].name)
         network = get_component("backbone", self.backbone)
         schema = self._schema(frame, schema, target, network)
-        codec = get_component("codec", self.coding).fit(frame, schema)
+        codec: TableCodec = get_component("codec", self.coding).fit(frame, schema)
         coded = codec.with_ends(codec.encode(frame, rng=stream(self.seed, "encode")), rng=stream(self.seed, "ends"))
         sizes, numbers, groups = codec.class_sizes, codec.num_numbers, codec.group_parts
         joint, model = None, None
