@@ -10,12 +10,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from de_core import Given
+from de_core import Given, JointProcess
 from de_core.rng import seed_of, stream
+from de_plugins.tabular._encoded import Encoded, joined, take
+from de_plugins.tabular._group_holes import close_groups, complete_groups
 from de_plugins.tabular._plain import DType, from_plain, to_plain
-from de_plugins.tabular._variables import Classes, Number
-from de_plugins.tabular.codec import Encoded, TableCodec
-from de_plugins.tabular.process import BLOCK, rows_of, take
+from de_plugins.tabular.codec import TableCodec
+from de_plugins.tabular.process import BLOCK, rows_of
 from de_plugins.tabular.schema import check_frame, column_of
 
 __all__ = ["fill_table"]
@@ -45,12 +46,8 @@ class _NeverMissing:
     def __init__(self, model: Callable[..., dict[str, Tensor]], codec: TableCodec) -> None:
         self.model = model
         ends = np.cumsum(codec.class_sizes, dtype=int)
-        missing = [
-            v.column.missing
-            for v in codec.variables
-            if isinstance(v, Classes) or (isinstance(v, Number) and v.size > 1)
-        ]
-        self.banned = torch.tensor([end - 1 for end, has in zip(ends, missing, strict=True) if has], dtype=torch.int64)
+        banned = [end - 1 for end, has in zip(ends, codec.class_missing, strict=True) if has]
+        self.banned = torch.tensor(banned, dtype=torch.int64)
 
     def __call__(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
         out = dict(self.model(x, t))
@@ -63,20 +60,31 @@ class _NeverMissing:
 def _known_cells(coded: Encoded, rng: torch.Generator) -> dict[str, Given]:
     """The known cells as conditions. A number behind a shut or unknown gate is none: it is drawn and not read."""
     rows = rows_of(coded, rng)
-    known = {"classes": coded.classes_known, "numbers": coded.numbers_known & coded.present}
+    known = {"classes": coded.classes_known, "numbers": coded.numbers_known & coded.present, **coded.shares_present}
     return {name: Given(rows[name], known=known[name]) for name in rows}
 
 
 Draw = Callable[[Callable[..., dict[str, Tensor]] | None, int, dict[str, Given], int], pd.DataFrame]
 
 
-def fill_table(codec: TableCodec, model: Any, draw: Draw, table: pd.DataFrame, draws: int, seed: int) -> list:
+def fill_table(
+    codec: TableCodec,
+    joint: JointProcess | None,
+    model: Any,
+    draw: Draw,
+    table: pd.DataFrame,
+    draws: int,
+    steps: int,
+    seed: int,
+) -> list:
     """The fillings of a table.
 
     Args:
+        joint: of the codec's variables; None where there are none.
         model: of the codec's variables; None where there are none.
         draw: (model, rows, known cells, seed) -> decoded rows.
         table: with holes.
+        steps: network calls for a group that is known in part.
     """
     check_frame(table)
     plain = table.reset_index(drop=True)
@@ -89,17 +97,22 @@ def fill_table(codec: TableCodec, model: Any, draw: Draw, table: pd.DataFrame, d
         return [table.copy() for _ in range(draws)]
     together, out = max(1, BLOCK // len(rows)), []  # a block costs the same however few of its rows are asked for
     for first in range(0, draws, together):
-        parts, count = [], min(together, draws - first)
+        parts, pieces, count = [], [], min(together, draws - first)
         for k in range(first, first + count):
             again = coded if k == 0 else codec.encode(plain, holes=holes.to_numpy(), rng=stream(seed, "encode", k))
-            parts.append(_known_cells(take(again, rows), stream(seed, "absent", k)))
+            pieces.append(take(again, rows))
+            parts.append(_known_cells(pieces[-1], stream(seed, "absent", k)))
         held = {
             name: Given(torch.cat([p[name].value for p in parts]), known=torch.cat([p[name].known for p in parts]))
             for name in parts[0]
         }
+        if codec.groups and joint is not None and model is not None:
+            seed_parts = seed_of(stream(seed, "groups", first))
+            held = complete_groups(codec, joint, model, joined(pieces), held, BLOCK, steps, seed_parts)
         drawn = draw(model, count * len(rows), held, seed_of(stream(seed, "draw", first)))
         for k in range(count):
             mine = drawn.iloc[k * len(rows) + place].reset_index(drop=True)  # a row without holes reads none of it
+            mine = close_groups(codec, mine, plain, holes) if codec.groups else mine
             filled = {
                 c: _fill(column_of(plain, c), column_of(mine, c), holes[c].to_numpy(), codec.schema[c].dtype, c)
                 for c in plain.columns

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 import numpy as np
 import pandas as pd
@@ -11,10 +13,12 @@ from torch import Tensor
 from de_core import Given, JointProcess
 from de_core.errors import DiffuseError
 from de_core.joint import Model
-from de_core.rng import stream
+from de_core.rng import seed_of, stream
 from de_plugins.tabular._among import draw_among
+from de_plugins.tabular._held_groups import AskedGroup, ask_groups, draw_ranges, hold_parts, place_groups
 from de_plugins.tabular._plain import label, to_plain
 from de_plugins.tabular._sets import Asked, ask
+from de_plugins.tabular._shares import Share
 from de_plugins.tabular._variables import Constant, Number
 from de_plugins.tabular._wanted import Wanted
 from de_plugins.tabular.codec import TableCodec
@@ -31,12 +35,14 @@ class Held:
         states: name of the modality -> its known part; None where the table has no variables.
         wanted, asked: the single values, and the sets.
         drawn: (n, sets + 1) float64: the stretch that each set's number lies in, and a uniform draw.
+        groups: what is asked of groups.
     """
 
     states: dict[str, Given] | None
     wanted: Wanted
     asked: list[Asked]
     drawn: np.ndarray
+    groups: list[AskedGroup]
 
     def settle(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A decoded table with the very cells that were asked for."""
@@ -46,6 +52,9 @@ class Held:
         for asked, stretch in zip(self.asked, self.drawn.T, strict=False):
             name = asked.variable.column.name
             frame[name] = asked.settle(column_of(frame, name), stretch.astype(np.int64), self.drawn[:, -1])
+        for group in self.groups:
+            if group.partly:
+                group.settle(frame)
         return frame
 
 
@@ -62,25 +71,36 @@ def hold(
         DiffuseError: a condition of probability 0.
     """
     try:
-        asked = _check(codec, wanted)
+        asked, groups = _check(codec, wanted), ask_groups(codec, wanted)
     except DiffuseError as error:
         raise DiffuseError(f"given: {str(error).replace(' in row 0', '')}") from None  # there is one row
     if joint is None or model is None:
-        return Held(None, wanted, asked, np.zeros((n, 1)))
-    parts, drawn = [], []
-    for k in range(-(-n // joint.block)):
-        rng = stream(seed, "given", k)
+        return Held(None, wanted, asked, np.zeros((n, 1)), groups)
+
+    def block(rng: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor]]:
         x = {name: modality.prior(joint.block, rng=rng) for name, modality in joint.modalities.items()}
         t = {name: torch.ones(joint.block, *m.element_shape) for name, m in joint.modalities.items()}
         _place(codec, joint, wanted, x, t, rng)
+        place_groups(joint, groups, x, t, rng)
+        hold_parts(joint, model, groups, x, t, steps, rng)
         found = draw_among(joint, model, x, t, [a.among for a in asked], max(1, steps // 2), rng) if asked else []
+        return x, t, found
+
+    parts, drawn = [], []
+    for k in range(-(-n // joint.block)):
+        rng = stream(seed, "given", k)
+        if any(group.sets for group in groups):
+            own = seed_of(stream(seed, "given group", k))
+            x, t, found = draw_ranges(codec, joint, model, groups, partial(block, rng), steps, own)
+        else:
+            x, t, found = block(rng)
         parts.append((x, t))
         drawn.append(torch.stack([*found, torch.rand(joint.block, generator=rng, dtype=torch.float64)], 1))
     states = {}
     for name in joint.modalities:
         value, level = (torch.cat([part[i][name] for part in parts])[:n] for i in (0, 1))
         states[name] = Given(value, level, known=level < 1)
-    return Held(states, wanted, asked, torch.cat(drawn)[:n].numpy())
+    return Held(states, wanted, asked, torch.cat(drawn)[:n].numpy(), groups)
 
 
 def _check(codec: TableCodec, wanted: Wanted) -> list[Asked]:
@@ -89,6 +109,8 @@ def _check(codec: TableCodec, wanted: Wanted) -> list[Asked]:
     for variable in codec.variables:
         name, known = variable.column.name, np.zeros(1, dtype=bool)
         values, cell = wanted.sets.get(name), wanted.values.get(name)
+        if isinstance(variable, Share):
+            continue
         if isinstance(variable, Constant):
             if cell is not None:
                 variable.check(cell, known)
@@ -138,7 +160,7 @@ def _place(
     """
     place, number = 0, 0
     for variable in codec.variables:
-        if isinstance(variable, Constant):
+        if isinstance(variable, Constant | Share):
             continue
         has_classes, is_number = variable.size > 1 or not isinstance(variable, Number), isinstance(variable, Number)
         cell, level = wanted.values.get(variable.column.name), wanted.levels.get(variable.column.name, 0.0)

@@ -27,9 +27,10 @@ def build(
     network: Any, settings: Mapping[str, Any], codec: TableCodec, seed: int, marginals: Tensor | None
 ) -> nn.Module:
     """The network with initial weights of ``seed``; torch's global generator is left as it was."""
+    groups = {"groups": codec.group_parts} if codec.group_parts else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed))
-        return network(codec.class_sizes, codec.num_numbers, **settings, marginals=marginals)
+        return network(codec.class_sizes, codec.num_numbers, **settings, marginals=marginals, **groups)
 
 
 def save_table(synth: TableSynthesizer, path: str | os.PathLike[str]) -> None:
@@ -63,7 +64,7 @@ def load_table(cls: type[TableSynthesizer], path: str | os.PathLike[str]) -> Tab
         raise DiffuseError(f"artifact {path}: expected a fitted table, got an artifact of kind {config['kind']!r}")
     try:
         synth = cls(**config["synthesizer"])
-        codec = TableCodec.from_state(config, _under(artifact.tensors, "codec."))
+        codec = get_component("codec", synth.coding).from_state(config, _under(artifact.tensors, "codec."))
         joint = JointProcess.from_config(config["joint"]) if config["joint"] is not None else None
         model = None
         if config["backbone"] is not None:

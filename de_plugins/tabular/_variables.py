@@ -16,7 +16,7 @@ from de_plugins.tabular._numeric import Grid, QuantileMap
 from de_plugins.tabular._plain import array_of, from_plain, label, to_plain
 from de_plugins.tabular.schema import Column
 
-__all__ = ["Classes", "Constant", "Number", "Variable", "fit_variable", "variable_from_state"]
+__all__ = ["Classes", "Constant", "Number", "fit_variable", "variable_from_state"]
 
 
 @attrs.frozen(eq=False)
@@ -222,9 +222,6 @@ class Number:
         return {"grid": attrs.asdict(self.grid), "map": self.map.config()}
 
 
-Variable = Constant | Classes | Number
-
-
 def _place_missing(column: Column, out: np.ndarray, missing: np.ndarray, unknown: np.ndarray, last: int) -> None:
     """Write the class `last` where a cell is missing; refuse one where training had none."""
     bad = missing & ~unknown
@@ -234,7 +231,7 @@ def _place_missing(column: Column, out: np.ndarray, missing: np.ndarray, unknown
     out[missing] = last
 
 
-def fit_variable(column: Column, series: pd.Series) -> Variable:
+def fit_variable(column: Column, series: pd.Series) -> Constant | Classes | Number:
     """Learn the values, the grid and the map of one column.
 
     Raises:
@@ -248,7 +245,7 @@ def fit_variable(column: Column, series: pd.Series) -> Variable:
 
 def variable_from_state(
     column: Column, config: dict[str, Any], knots: Tensor | None, calibration: Tensor | None
-) -> Variable:
+) -> Constant | Classes | Number:
     """The inverse of a variable's `config`, `QuantileMap.tensor` and `Calibration.tensor`."""
     if column.kind == "constant":
         return Constant(column, array_of(config["value"], column.dtype))

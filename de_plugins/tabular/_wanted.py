@@ -15,7 +15,8 @@ import pandas as pd
 from de_core import Given
 from de_core.errors import DiffuseError
 from de_plugins.tabular._plain import from_plain, to_plain
-from de_plugins.tabular._variables import Classes, Constant, Variable
+from de_plugins.tabular._shares import Variable
+from de_plugins.tabular._variables import Classes, Constant
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.schema import Column
 

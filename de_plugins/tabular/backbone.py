@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from de_core.errors import DiffuseError
 from de_core.networks import ClockFeatures, GatedBlock
+from de_plugins.tabular._group_layers import GroupHead, GroupsIn, count_group_parameters
 
 __all__ = ["PRESETS", "ClassTable", "TableMLP", "count_parameters"]
 
@@ -74,6 +75,8 @@ class ClassTable(nn.Module):
 class TableMLP(nn.Module):
     """Class scores and velocities of all columns from all noisy columns and the clocks of the numbers.
 
+    Groups of shares enter by a linear layer of their own and have a head of their own (``_group_layers``).
+
     The first layer is linear in the one-hot classes (the mask is one more class of each column) and, for every
     number, in x, alpha x, sines and cosines of x, alpha and sigma, where alpha = cos(pi t/2). A masked column needs
     no clock: what it shows is all there is to know (Ou et al. 2024, 2406.03736). The velocity of a number is a + b x
@@ -84,7 +87,10 @@ class TableMLP(nn.Module):
         class_sizes: (D,). numbers: C.
         width, hidden, depth: of the gated blocks. rank: see ``ClassTable``.
         marginals: (sum of class sizes,) log shares of the classes in training; None starts uniform.
+        groups: name of a group -> its number of parts.
     """
+
+    takes_groups = True
 
     def __init__(
         self,
@@ -96,6 +102,7 @@ class TableMLP(nn.Module):
         depth: int,
         rank: int,
         marginals: Tensor | None = None,
+        groups: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.class_sizes, self.numbers = tuple(int(size) for size in class_sizes), int(numbers)
@@ -116,6 +123,8 @@ class TableMLP(nn.Module):
         if self.velocity is not None:
             nn.init.zeros_(self.velocity.weight)
             nn.init.zeros_(self.velocity.bias)
+        self.groups_in = GroupsIn(groups, width) if groups else None
+        self.group_head = GroupHead(groups, width) if groups else None
 
     def forward(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
         h, out = self.bias, {}
@@ -126,6 +135,8 @@ class TableMLP(nn.Module):
             alpha = clock[..., 0]
             features = [number, alpha * number, clock.flatten(1), self.waves(number).flatten(1)]
             h = h + self.measure(torch.cat(features, 1))
+        if self.groups_in is not None:
+            h = h + self.groups_in(x, t)
         for block in self.blocks:
             h = block(h)
         h = functional.layer_norm(h, (self.width,))
@@ -134,10 +145,12 @@ class TableMLP(nn.Module):
         if self.velocity is not None:
             level, slope = self.velocity(h).chunk(2, 1)
             out["numbers"] = level + slope * x["numbers"]
-        return out
+        return out if self.group_head is None else out | self.group_head(h, x, t)
 
     @classmethod
-    def for_preset(cls, preset: str, class_sizes: Sequence[int], numbers: int) -> dict[str, Any]:
+    def for_preset(
+        cls, preset: str, class_sizes: Sequence[int], numbers: int, groups: Mapping[str, int] | None = None
+    ) -> dict[str, Any]:
         """The settings of the largest network of this shape within the preset's parameters.
 
         Raises:
@@ -148,7 +161,8 @@ class TableMLP(nn.Module):
         most, depth = PRESETS[preset], _DEPTH[preset]
 
         def size(width: int, hidden: int, rank: int) -> int:
-            return count_parameters(class_sizes, numbers, width=width, hidden=hidden, depth=depth, rank=rank)
+            sizes = {"width": width, "hidden": hidden, "depth": depth, "rank": rank}
+            return count_parameters(class_sizes, numbers, groups=groups, **sizes)
 
         best: dict[str, Any] | None = None
         for rank in [r for r in (32, 16, 12, 8, 6, 4, 3, 2, 1) if r <= _RANKS[preset]]:
@@ -159,17 +173,24 @@ class TableMLP(nn.Module):
                 hidden = width + spare // (depth * (3 * width + 2))
                 best = {"width": width, "hidden": hidden, "depth": depth, "rank": rank}
         if best is None:
-            least = size(8, 8, 1)
+            least, variables = size(8, 8, 1), len(class_sizes) + numbers + len(groups or ())
             raise DiffuseError(
                 f"preset '{preset}' has at most {most:,} parameters, but a table of "
-                f"{len(class_sizes) + numbers} variables with {sum(class_sizes):,} classes needs {least:,} at the "
+                f"{variables} variables with {sum(class_sizes):,} classes needs {least:,} at the "
                 "least; take a larger preset, or lower max_classes in the schema"
             )
         return best
 
 
 def count_parameters(
-    class_sizes: Sequence[int], numbers: int, *, width: int, hidden: int, depth: int, rank: int
+    class_sizes: Sequence[int],
+    numbers: int,
+    *,
+    width: int,
+    hidden: int,
+    depth: int,
+    rank: int,
+    groups: Mapping[str, int] | None = None,
 ) -> int:
     """Parameters of a ``TableMLP``, without making it."""
 
@@ -179,4 +200,4 @@ def count_parameters(
     blocks = depth * (width * 2 * hidden + 2 * hidden + hidden * width + width)
     entry = table([n + 1 for n in class_sizes]) + width + (numbers * (4 + 2 * _BANDS) * width + width if numbers else 0)
     heads = table(class_sizes) + sum(class_sizes) + 2 * numbers * (width + 1)
-    return blocks + entry + heads
+    return blocks + entry + heads + count_group_parameters(groups or {}, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -13,12 +14,13 @@ from torch import Tensor
 from de_core.errors import DiffuseError
 from de_core.rng import Rng, as_generator
 from de_plugins.tabular._calibration import Calibration, with_ends
+from de_plugins.tabular._encoded import Encoded, stack
 from de_plugins.tabular._numeric import QuantileMap
+from de_plugins.tabular._shares import Share, Shares, Variable
 from de_plugins.tabular._variables import (
     Classes,
     Constant,
     Number,
-    Variable,
     fit_variable,
     variable_from_state,
 )
@@ -28,44 +30,22 @@ __all__ = ["Encoded", "TableCodec"]
 
 
 @attrs.frozen(eq=False)
-class Encoded:
-    """A table as tensors.
-
-    Args:
-        classes: (n, D) int64, one column for every class column and every gate; column d is in [0,
-            class_sizes[d]).
-        numbers: (n, C) float32, mean 0 and variance 1 in training where present; 0 where it is not.
-        present: (n, C) bool: the gate says that the number is there. False where the cell is a spike, missing
-            or a hole.
-        classes_known: (n, D) bool: False at holes, where `classes` is 0.
-        numbers_known: (n, C) bool: False at holes. A spike or missing cell is known: its gate tells.
-    """
-
-    classes: Tensor
-    numbers: Tensor
-    present: Tensor
-    classes_known: Tensor
-    numbers_known: Tensor
-
-    def __len__(self) -> int:
-        return len(self.classes)
-
-
-@attrs.frozen(eq=False)
 class TableCodec:
     """Learned from a training table; turns tables of the same columns into tensors and back.
 
-    The discrete variables come in column order, the gate of a number at the place of its column. Decoding
-    gives the same columns, order and dtypes; numbers lie on the grid of the training column and inside its
-    range.
+    The discrete variables come in column order, the gate of a number at the place of its column, and after them the
+    gates of groups. Decoding gives the same columns, order and dtypes; numbers lie on the grid of the training column
+    and inside its range, and the rows of a group sum to its total.
 
     Args:
         schema: the kind of each column.
         variables: one a column.
+        groups: one a group in use.
     """
 
     schema: Schema
     variables: tuple[Variable, ...]
+    groups: tuple[Shares, ...] = ()
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, schema: Schema | None = None, target: str | int | None = None) -> TableCodec:
@@ -82,12 +62,20 @@ class TableCodec:
         check_frame(frame)
         schema = Schema.infer(frame, target) if schema is None else schema
         _check_columns(frame, schema)
-        variables = tuple(fit_variable(column, column_of(frame, column.name)) for column in schema.columns)
-        return cls(attrs.evolve(schema, columns=tuple(variable.column for variable in variables)), variables)
+        groups = tuple(Shares.fit(group, schema[group.columns[0]].dtype, frame) for group in schema.groups_in_use)
+        shared = {name: group for group in groups for name in group.group.columns}
+        variables = tuple(
+            shared[column.name].share(column)
+            if column.name in shared
+            else fit_variable(column, column_of(frame, column.name))
+            for column in schema.columns
+        )
+        return cls(attrs.evolve(schema, columns=tuple(variable.column for variable in variables)), variables, groups)
 
     @property
-    def _discrete(self) -> list[Classes | Number]:
-        return [v for v in self.variables if isinstance(v, Classes) or (isinstance(v, Number) and v.size > 1)]
+    def _discrete(self) -> list[Classes | Number | Shares]:
+        columns = [v for v in self.variables if isinstance(v, Classes) or (isinstance(v, Number) and v.size > 1)]
+        return columns + [group for group in self.groups if group.size > 1]
 
     @property
     def _numbers(self) -> list[Number]:
@@ -101,7 +89,23 @@ class TableCodec:
     @property
     def class_names(self) -> tuple[str | int, ...]:
         """The column that each discrete variable belongs to, (D,)."""
-        return tuple(v.column.name for v in self._discrete)
+        return tuple(v.name if isinstance(v, Shares) else v.column.name for v in self._discrete)
+
+    @property
+    def class_missing(self) -> tuple[bool, ...]:
+        """Whether the last class of each discrete variable stands for a missing cell, (D,)."""
+        return tuple(v.missing if isinstance(v, Shares) else v.column.missing for v in self._discrete)
+
+    @property
+    def group_parts(self) -> dict[str, int]:
+        """The number of parts of each group, by its name."""
+        return {group.group.name: group.parts for group in self.groups}
+
+    @property
+    def group_gates(self) -> tuple[int, ...]:
+        """For each group the discrete variable that is its gate, or -1, whose class 0 is a composition."""
+        places = {id(v): d for d, v in enumerate(self._discrete)}
+        return tuple(places.get(id(group), -1) for group in self.groups)
 
     @property
     def class_labels(self) -> tuple[list[str], ...]:
@@ -158,6 +162,8 @@ class TableCodec:
         classes, class_holes, numbers, number_holes, open_ = [], [], [], [], []
         for variable, unknown in zip(self.variables, holes.T, strict=True):
             series = column_of(frame, variable.column.name)
+            if isinstance(variable, Share):
+                continue
             if isinstance(variable, Constant):
                 variable.check(series, unknown)
             elif isinstance(variable, Classes):
@@ -171,16 +177,29 @@ class TableCodec:
                 if variable.size > 1:
                     classes.append(gate)
                     class_holes.append(unknown)
+        shares, shares_present, shares_known = {}, {}, {}
+        for group in self.groups:
+            name, unknown = group.group.name, holes[:, [names.index(column) for column in group.group.columns]]
+            gate, values = group.encode(frame, unknown)
+            shares[name] = torch.from_numpy(values)
+            shares_present[name] = torch.from_numpy((gate == 0) & ~unknown.any(1))
+            shares_known[name] = torch.from_numpy(~unknown)
+            if group.size > 1:
+                classes.append(gate)
+                class_holes.append(unknown.all(1))
         return Encoded(
-            _stack(classes, rows, np.int64),
-            _stack(numbers, rows, np.float32),
-            _stack(open_, rows, np.bool_),
-            ~_stack(class_holes, rows, np.bool_),
-            ~_stack(number_holes, rows, np.bool_),
+            stack(classes, rows, np.int64),
+            stack(numbers, rows, np.float32),
+            stack(open_, rows, np.bool_),
+            ~stack(class_holes, rows, np.bool_),
+            ~stack(number_holes, rows, np.bool_),
+            shares,
+            shares_present,
+            shares_known,
         )
 
     def log_jacobian(self, frame: pd.DataFrame, coded: Encoded) -> Tensor:
-        """log |dz/dx| of every number, (n, C) float64; 0 where it is not there.
+        """log |dz/dx| of every number, and after them of every group, (n, C + G) float64; 0 where it is not there.
 
         log p(scores) plus the sum of a row is the log-density of its numbers, per step of a column's grid (whole
         numbers, cents, days: close to the probability of the value) or per unit where it has none. A value that owns a
@@ -199,15 +218,26 @@ class TableCodec:
         for k, variable in enumerate(self._numbers):
             score, there = coded.numbers[:, k].double().numpy(), coded.present[:, k].numpy()
             out[:, k] = torch.from_numpy(variable.log_jacobian(column_of(frame, variable.column.name), score, there))
-        return out
+        more = [group.log_jacobian * coded.shares_present[group.group.name].double() for group in self.groups]
+        return torch.cat([out, torch.stack(more, 1)], 1) if more else out
 
-    def decode(self, classes: Tensor, numbers: Tensor, rng: Rng) -> pd.DataFrame:
+    def scaled(self, x: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The shares of each group among states of the process, (n, k) float64, in the table's unit."""
+        return {
+            name: torch.from_numpy(group.scaled(x[name].cpu().numpy()))
+            for name, group in ((group.group.name, group) for group in self.groups)
+        }
+
+    def decode(
+        self, classes: Tensor, numbers: Tensor, rng: Rng, shares: Mapping[str, Tensor] | None = None
+    ) -> pd.DataFrame:
         """A table from tensors.
 
         Args:
             classes: (n, D) int64.
             numbers: (n, C) float; not read where the gate is shut.
             rng: for the values that share the class of rare ones.
+            shares: name of a group -> (n, k) float64, in the table's unit, as `encode` and `Shares.scaled` give them.
 
         Raises:
             DiffuseError: wrong shape, a class out of range, a number that is not finite behind an open gate.
@@ -217,6 +247,10 @@ class TableCodec:
         if tuple(classes.shape) != (rows, len(sizes)) or tuple(numbers.shape) != (rows, count):
             got = f"{tuple(classes.shape)} and {tuple(numbers.shape)}"
             raise DiffuseError(f"decode: expected shapes (n, {len(sizes)}) and (n, {count}), got {got}")
+        for name, k in self.group_parts.items():
+            got = tuple(shares[name].shape) if shares and name in shares else "none"
+            if got != (rows, k):
+                raise DiffuseError(f"decode: expected shares of the group '{name}' of shape {(rows, k)}, got {got}")
         generator = as_generator(rng)
         c, z = classes.cpu().numpy(), numbers.cpu().numpy().astype(np.float64)
         for d, size in enumerate(sizes):
@@ -225,7 +259,9 @@ class TableCodec:
         out, d, k = {}, 0, 0
         for variable in self.variables:
             name = variable.column.name
-            if isinstance(variable, Constant):
+            if isinstance(variable, Share):
+                out[name] = None  # the place among the columns
+            elif isinstance(variable, Constant):
                 out[name] = variable.decode(rows)
             elif isinstance(variable, Classes):
                 out[name] = variable.decode(c[:, d], generator)
@@ -238,6 +274,12 @@ class TableCodec:
                     raise DiffuseError(f"column '{name}': expected finite numbers to decode, got NaN or infinity")
                 out[name] = variable.decode(gate, score)
                 d, k = d + gated, k + 1
+        for group, place in zip(self.groups, self.group_gates, strict=True):
+            gate = c[:, place] if place >= 0 else np.zeros(rows, dtype=np.int64)
+            values = (shares or {})[group.group.name].cpu().numpy().astype(np.float64)
+            if not np.isfinite(values[gate == 0]).all():
+                raise DiffuseError(f"columns {group.name}: expected finite shares to decode, got NaN or infinity")
+            out |= group.decode(gate, values)
         return pd.DataFrame(out)
 
     def with_ends(self, coded: Encoded, rng: Rng) -> Encoded:
@@ -268,6 +310,8 @@ class TableCodec:
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Everything that is needed to rebuild the codec: JSON, and tensors by name."""
         config = {"schema": self.schema.to_dict(), "variables": [v.config() for v in self.variables]}
+        if self.groups:
+            config["groups"] = {group.group.name: group.config() for group in self.groups}
         knots = {f"knots.{i}": v.map.tensor() for i, v in enumerate(self.variables) if isinstance(v, Number)}
         shifts = {
             f"calibration.{i}": v.calibration.tensor()
@@ -280,11 +324,18 @@ class TableCodec:
     def from_state(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> TableCodec:
         """The inverse of `state`."""
         schema = Schema.from_dict(config["schema"])
+        groups = tuple(
+            Shares.from_config(group, schema[group.columns[0]].dtype, config["groups"][group.name])
+            for group in schema.groups_in_use
+        )
+        shared = {name for group in groups for name in group.group.columns}
         variables = tuple(
-            variable_from_state(column, part, tensors.get(f"knots.{i}"), tensors.get(f"calibration.{i}"))
+            Share(column)
+            if column.name in shared
+            else variable_from_state(column, part, tensors.get(f"knots.{i}"), tensors.get(f"calibration.{i}"))
             for i, (column, part) in enumerate(zip(schema.columns, config["variables"], strict=True))
         )
-        return cls(schema, variables)
+        return cls(schema, variables, groups)
 
 
 def _check_columns(frame: pd.DataFrame, schema: Schema) -> None:
@@ -296,10 +347,3 @@ def _check_columns(frame: pd.DataFrame, schema: Schema) -> None:
     for name in frame.columns:
         if name not in known:
             raise DiffuseError(f"column '{name}' was not in training; expected {names}")
-
-
-def _stack(columns: list[np.ndarray], rows: int, dtype: Any) -> Tensor:
-    out = np.empty((rows, len(columns)), dtype=dtype)
-    for index, column in enumerate(columns):
-        out[:, index] = column
-    return torch.from_numpy(out)

@@ -26,6 +26,7 @@ from de_plugins.tabular.metrics.matrix import Matrix, matrices
 from de_plugins.tabular.metrics.privacy import privacy
 from de_plugins.tabular.metrics.utility import every_column, utility
 from de_plugins.tabular.metrics.validity import exact_matches, validity
+from de_plugins.tabular.schema import Schema
 
 if TYPE_CHECKING:
     from de_plugins.tabular.synthesizer import TableSynthesizer
@@ -139,7 +140,7 @@ def evaluate(
         check_model(model, frames["train"])
     names = [str(name) for name in real.names]
     pairs = fidelity.trend(real, fake, bins="real")
-    codec = TableCodec.fit(frames["train"])
+    codec = TableCodec.fit(frames["train"], Schema.infer(frames["train"]).without_groups("judged by column"))
     wrong = _cells(codec, frames["synthetic"])
     scores: dict[str, float] = likeness(real, fake) | {"invalid": _worst_cells(wrong)}
     results: dict[str, Any] = {

@@ -1,8 +1,8 @@
-"""Plugin "tabular": the commands for tables and the backbones. Light: the targets are imported on first use."""
+"""Plugin "tabular": commands, codec and backbones of tables. Light: the targets are imported on first use."""
 
-from de_core.hookspecs import BackboneInfo, CommandInfo, MetricInfo, hookimpl
+from de_core.hookspecs import BackboneInfo, CodecInfo, CommandInfo, MetricInfo, hookimpl
 
-__all__ = ["de_backbones", "de_commands", "de_metrics"]
+__all__ = ["de_backbones", "de_codecs", "de_commands", "de_metrics"]
 
 _COMMANDS = {
     "fit": "learn a table",
@@ -25,6 +25,17 @@ def de_commands() -> list[CommandInfo]:
     return [
         CommandInfo(name, f"de_plugins.tabular.commands.{name}:{name.capitalize()}", summary=summary)
         for name, summary in _COMMANDS.items()
+    ]
+
+
+@hookimpl
+def de_codecs() -> list[CodecInfo]:
+    return [
+        CodecInfo(
+            "table",
+            "de_plugins.tabular.codec:TableCodec",
+            summary="a table as classes, normal numbers and shares, and back to its dtypes",
+        )
     ]
 
 

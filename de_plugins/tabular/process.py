@@ -16,7 +16,8 @@ from torch import Tensor
 
 from de_core import JointProcess, Modality, get_modality
 from de_core.rng import stream
-from de_plugins.tabular.codec import Encoded
+from de_plugins.tabular._encoded import Encoded, take
+from de_plugins.tabular._scoring import scoring_process
 
 __all__ = [
     "BLOCK",
@@ -35,8 +36,14 @@ BLOCK = 4096
 """Rows that are sampled together: many, since the networks are small."""
 
 
-def table_process(class_sizes: tuple[int, ...], numbers: int, objective: str = "simple") -> JointProcess:
-    """The product of "numbers" (gaussian, C) and "classes" (masked, one size a column), each column with its own clock.
+def table_process(
+    class_sizes: tuple[int, ...],
+    numbers: int,
+    objective: str = "simple",
+    groups: Mapping[str, int] | None = None,
+) -> JointProcess:
+    """The product of "numbers" (gaussian, C) and "classes" (masked, one size a column), each column with its own clock,
+    and of one simplex a group, by its name and number of parts, with one clock.
 
     A modality without columns is left out. Under "paper-tabular" the gaussian has the linear schedule and predicts eps,
     as in the authors' code.
@@ -47,23 +54,25 @@ def table_process(class_sizes: tuple[int, ...], numbers: int, objective: str = "
         modalities["numbers"] = get_modality("gaussian")((numbers,), schedule, prediction)
     if class_sizes:
         modalities["classes"] = get_modality("masked")((len(class_sizes),), num_classes=list(class_sizes))
+    for name, parts in (groups or {}).items():
+        modalities[name] = get_modality("simplex")((parts,))
     return JointProcess(modalities, elementwise=tuple(modalities), block=BLOCK)
 
 
-def take(coded: Encoded, index: Tensor) -> Encoded:
-    """Some rows of a coded table."""
-    parts = (coded.classes, coded.numbers, coded.present, coded.classes_known, coded.numbers_known)
-    return Encoded(*(part[index] for part in parts))
-
-
 def rows_of(coded: Encoded, rng: torch.Generator) -> dict[str, Tensor]:
-    """States of the process, with a standard normal draw in place of each number that is not there."""
+    """States of the process, with a standard normal draw in place of each number that is not there, and one of the
+    flat Dirichlet law in place of each group that is not."""
     rows = {}
     if coded.numbers.shape[1]:
         noise = torch.randn(coded.numbers.shape, generator=rng)
         rows["numbers"] = torch.where(coded.present, coded.numbers, noise)
     if coded.classes.shape[1]:
         rows["classes"] = coded.classes
+    for name, values in coded.shares.items():
+        noise = -torch.rand(values.shape, generator=rng, dtype=torch.float64).clamp_min(1e-300).log()
+        there = coded.shares_present[name][:, None]
+        x = torch.where(there, values, noise)
+        rows[name] = (x / x.sum(1, keepdim=True)).float()
     return rows
 
 
@@ -79,6 +88,8 @@ def log_shares(coded: Encoded, sizes: tuple[int, ...]) -> Tensor:
 def absent_nats(rows: Mapping[str, Tensor], coded: Encoded) -> Tensor:
     """-log N(x; 0, 1) summed over the numbers that are not there, (n,).
 
+    A group that is not there has the flat Dirichlet law, against which its density is measured: it adds nothing.
+
     A bound on -log p(row, noise) less this, which is -log of the noise's own law, bounds -log p(row) in the mean over
     the noise: E_q[-log p(row, z) + log q(z)] >= -log E_q[p(row, z)/q(z)] = -log p(row), Jensen's inequality.
     """
@@ -91,14 +102,16 @@ def absent_nats(rows: Mapping[str, Tensor], coded: Encoded) -> Tensor:
 def held_out(joint: JointProcess, coded: Encoded, seed: int) -> tuple[Encoded, Callable[[torch.nn.Module], float]]:
     """A tenth of the rows, at most 500, set apart: the others, and the mean bound of a network on those, in nats.
 
-    The bound draws the same clocks and noises each time, so that two networks differ by what they have learned.
+    The bound draws the same clocks and noises each time, so that two networks differ by what they have learned. A group
+    enters it with its training loss, whose bound takes a thousand times as long.
     """
+    scored = scoring_process(joint)
     order = torch.randperm(len(coded), generator=stream(seed, "held out"))
     count = min(len(coded) // 10, _HELD_OUT)
     rows = rows_of(take(coded, order[:count]), stream(seed, "held out noise"))
 
     def score(model: torch.nn.Module) -> float:
-        return float(joint.bound(model, rows, rng=seed, draws=8).total.mean())
+        return float(scored.bound(model, rows, rng=seed, draws=8).total.mean())
 
     return take(coded, order[count:]), score
 
@@ -133,7 +146,7 @@ class TableTimes:
     def draw(
         self, shapes: Mapping[str, tuple[int, ...]], *, rng: torch.Generator, progress: float = 0.0
     ) -> dict[str, Tensor]:
-        """``shapes``: (B, columns) by name."""
+        """``shapes``: (B, columns) by name; (B,) of a group."""
         batch = next(iter(shapes.values()))[0]
 
         def uniform(*shape: int) -> Tensor:
@@ -147,11 +160,12 @@ class TableTimes:
         kind, share = uniform(batch, 1), uniform(batch, 1)
         out = {}
         for name, shape in shapes.items():
-            value = t.expand(shape)
-            if "numbers" in shapes:
-                if name == "numbers":
-                    value = torch.where(kind < self.loose, spread(shape[1]), value)
-                clean = (kind >= self.loose) & (kind < self.loose + self.given) & (uniform(*shape) < share)
+            columns = shape[1] if len(shape) == 2 else 1  # a group has one clock, (B,)
+            value = t.expand(batch, columns)
+            if set(shapes) - {"classes"}:
+                if name != "classes":
+                    value = torch.where(kind < self.loose, spread(columns), value)
+                clean = (kind >= self.loose) & (kind < self.loose + self.given) & (uniform(batch, columns) < share)
                 value = torch.where(clean, 0.0, value)
-            out[name] = value.contiguous()
+            out[name] = value.reshape(shape).contiguous()
         return out

@@ -12,6 +12,7 @@ import pandas as pd
 import tomli_w
 
 from de_core.errors import DiffuseError
+from de_plugins.tabular._groups import Group, find_groups
 from de_plugins.tabular._numeric import Grid
 from de_plugins.tabular._plain import DType, describe, label, to_plain
 
@@ -96,10 +97,11 @@ class Column:
 
 @attrs.frozen
 class Schema:
-    """The columns of a table in order, and the one that is to be predicted, if any."""
+    """The columns of a table in order, the one that is to be predicted, if any, and groups that sum to a total."""
 
     columns: tuple[Column, ...]
     target: str | int | None = None
+    groups: tuple[Group, ...] = ()
 
     def __getitem__(self, name: str | int) -> Column:
         """The column of that name."""
@@ -116,6 +118,7 @@ class Schema:
     def to_dict(self) -> dict[str, Any]:
         """JSON."""
         out: dict[str, Any] = {} if self.target is None else {"target": self.target}
+        out |= {"groups": [group.to_dict() for group in self.groups]} if self.groups else {}
         return out | {"columns": [column.to_dict() for column in self.columns]}
 
     @classmethod
@@ -126,9 +129,23 @@ class Schema:
             raise DiffuseError("schema: expected a list 'columns' with at least one column")
         schema = cls(tuple(Column.from_dict(column) for column in columns), data.get("target"))
         _check_names(schema.names)
+        schema = attrs.evolve(schema, groups=_read_groups(data.get("groups", []), schema))
         if schema.target is not None:
             schema[schema.target]
         return schema
+
+    @property
+    def groups_in_use(self) -> tuple[Group, ...]:
+        """The groups that are one variable each."""
+        return tuple(group for group in self.groups if group.use)
+
+    def without_groups(self, reason: str) -> Schema:
+        """The same with each column by itself; the groups that were in use say why."""
+        groups = tuple(
+            attrs.evolve(group, use=False, why=f"{group.why}; {reason}") if group.use else group
+            for group in self.groups
+        )
+        return attrs.evolve(self, groups=groups)
 
     def to_toml(self) -> str:
         """Text that people can edit."""
@@ -167,7 +184,10 @@ class Schema:
         check_frame(frame)
         if target is not None and target not in frame.columns:
             raise DiffuseError(f"target: column '{target}' is not in the table; it has {list(frame.columns)}")
-        return cls(tuple(_infer(column_of(frame, name), name, max_classes) for name in frame.columns), target)
+        columns = tuple(_infer(column_of(frame, name), name, max_classes) for name in frame.columns)
+        numbers = [c for c in columns if c.kind != "constant" and c.dtype.plain in ("int", "float")]
+        cells = {c.name: to_plain(column_of(frame, c.name), c.dtype, c.name) for c in numbers}
+        return cls(columns, target, find_groups(cells, {c.name: c.dtype for c in numbers}))
 
 
 def check_frame(frame: pd.DataFrame) -> None:
@@ -184,6 +204,24 @@ def check_frame(frame: pd.DataFrame) -> None:
 def column_of(frame: pd.DataFrame, name: str | int) -> pd.Series:
     """One column of a frame whose names differ."""
     return cast(pd.Series, frame[name])
+
+
+def _read_groups(parts: Any, schema: Schema) -> tuple[Group, ...]:
+    """Groups as JSON or TOML keeps them, whose names differ, and no column in two that are in use."""
+    if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+        raise DiffuseError("schema: expected 'groups' as a list of tables")
+    dtypes = {column.name: column.dtype for column in schema.columns}
+    groups = tuple(Group.from_dict(part, dtypes) for part in parts)
+    names, taken = set(), set()
+    for group in groups:
+        if group.name in names:
+            raise DiffuseError(f"schema, group '{group.name}': the name occurs twice; names must differ")
+        names.add(group.name)
+        for column in group.columns if group.use else ():
+            if column in taken:
+                raise DiffuseError(f"schema, group '{group.name}': column '{column}' is in another group in use")
+            taken.add(column)
+    return groups
 
 
 def _check_names(names: list) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from de_core import DiffuseError, Given, JointProcess, NoisyGuidance
 from de_core.joint import Model
@@ -20,6 +19,7 @@ from de_core.rng import Rng, seed_of, stream
 from de_core.train import Trainer
 from de_plugins.tabular._calibration import LEAST
 from de_plugins.tabular._conditions import fill_table
+from de_plugins.tabular._drawing import draw_states
 from de_plugins.tabular._frames import as_pandas
 from de_plugins.tabular._held import hold
 from de_plugins.tabular._saving import build, load_table, save_table
@@ -49,7 +49,8 @@ class TableSynthesizer:
     """Learns the joint law of a table's columns and draws from any of its conditionals.
 
     Classes run under the absorbing chain, numbers under a gaussian diffusion, every column with its own clock, so
-    that any set of columns can be given. After training, the marginals of the numbers are corrected once on the model's
+    that any set of columns can be given; a group of columns that sum to one is a single variable on the simplex, under
+    the Wright-Fisher diffusion. After training, the marginals of the numbers are corrected once on the model's
     own draws (`Calibration`), in a table of at least 1,000 rows. Parameters are kept as they come, as scikit-learn's
     estimators do.
 
@@ -64,6 +65,7 @@ class TableSynthesizer:
             width.
         objective: "simple", "elbo", or "paper-tabular": the authors' losses, schedule, one clock for all columns, and
             settings of AdamW. Conditions are then as good as a model can be that never saw a column given.
+        coding: name of an installed codec of tables.
         patience: a tenth of the rows, at most 500, is held out of training, a bound on their likelihood is taken at
             every twentieth of the budget, the best weights are kept, and training ends after so many bounds in a row
             that are no better. None trains on all rows to the end, as it does in a table of less than 100 rows.
@@ -90,12 +92,13 @@ class TableSynthesizer:
         lr: float | None = None,
         backbone: str = "table-mlp",
         objective: str = "simple",
+        coding: str = "table",
         patience: int | None = 5,
         progress: bool = True,
     ) -> None:
         self.preset, self.minutes, self.seed = preset, minutes, seed
         self.max_steps, self.batch_size, self.lr = max_steps, batch_size, lr
-        self.backbone, self.objective = backbone, objective
+        self.backbone, self.objective, self.coding = backbone, objective, coding
         self.patience, self.progress = patience, progress
 
     def __repr__(self) -> str:
@@ -144,19 +147,21 @@ class TableSynthesizer:
         frame, back = as_pandas(train)
         if schema is not None and target is not None:
             schema = attrs.evolve(schema, target=schema[target].name)
-        codec = TableCodec.fit(frame, schema, target)
+        network = get_component("backbone", self.backbone)
+        schema = self._schema(frame, schema, target, network)
+        codec: TableCodec = get_component("codec", self.coding).fit(frame, schema)
         coded = codec.with_ends(codec.encode(frame, rng=stream(self.seed, "encode")), rng=stream(self.seed, "ends"))
-        sizes, numbers = codec.class_sizes, codec.num_numbers
+        sizes, numbers, groups = codec.class_sizes, codec.num_numbers, codec.group_parts
         joint, model = None, None
         steps, seconds, interrupted, curve = 0, 0.0, False, []
-        if sizes or numbers:
-            joint = table_process(sizes, numbers, self.objective)
+        if sizes or numbers or groups:
+            joint = table_process(sizes, numbers, self.objective, groups)
             paper = self.objective == "paper-tabular"
-            network = get_component("backbone", self.backbone)
-            settings = network.for_preset(self.preset, sizes, numbers)
+            settings = network.for_preset(self.preset, sizes, numbers, **({"groups": groups} if groups else {}))
             model = build(network, settings, codec, self.seed, log_shares(coded, sizes))
             apart = self.patience is not None and len(coded) >= _APART
             learnt, score = held_out(joint, coded, self.seed) if apart else (coded, None)
+            share = 1 / (len(sizes) + numbers + sum(groups.values()))
             result = Trainer(
                 joint,
                 model,
@@ -166,7 +171,7 @@ class TableSynthesizer:
                 lr=_LR["paper" if paper else self.preset] if self.lr is None else self.lr,
                 objective=self.objective,
                 times=TableTimes(0.0, 0.0) if paper else TableTimes(),
-                weights=None if paper else dict.fromkeys(joint.modalities, 1 / (len(sizes) + numbers)),
+                weights=None if paper else dict.fromkeys(joint.modalities, share),
                 **(_PAPER if paper else {}),
                 seed=self.seed,
                 progress=self.progress,
@@ -179,9 +184,27 @@ class TableSynthesizer:
         self.steps, self.seconds, self.interrupted, self.curve = steps, seconds, interrupted, curve
         if numbers and len(coded) >= LEAST:  # fewer rows do not say where the tails lie
             rows = min(max(len(coded), _CALIBRATION[0]), _CALIBRATION[1])
-            draws = self._states(model, rows, None, _STEPS, seed_of(stream(self.seed, "calibration")), None, None)
-            self.codec = codec.calibrated(*draws)
+            x = draw_states(joint, model, rows, None, _STEPS, seed_of(stream(self.seed, "calibration")))
+            self.codec = codec.calibrated(x["classes"], x["numbers"])
         return self
+
+    def _schema(self, frame: pd.DataFrame, schema: Schema | None, target: str | int | None, network: Any) -> Schema:
+        """The schema as given, or inferred: then without groups where they cannot be read.
+
+        Raises:
+            DiffuseError: a group is in use, and the backbone or the objective takes none.
+        """
+        reason = ""
+        if not getattr(network, "takes_groups", False):
+            reason = f"backbone '{self.backbone}' takes no groups"
+        elif self.objective == "paper-tabular":
+            reason = "objective 'paper-tabular' has no simplex"
+        if schema is None:
+            found = Schema.infer(frame, target)
+            return found.without_groups(f"kept apart, as {reason}") if reason else found
+        if reason and schema.groups_in_use:
+            raise DiffuseError(f"schema, group '{schema.groups_in_use[0].name}': expected use = false, as {reason}")
+        return schema
 
     def _fitted(self) -> TableCodec:
         if not hasattr(self, "codec"):
@@ -252,7 +275,7 @@ class TableSynthesizer:
         def draw(model: Model | None, n: int, held: dict[str, Given], seed: int) -> pd.DataFrame:
             return self._draw(model, n, held, steps, seed, None)
 
-        out = [back(filled) for filled in fill_table(codec, self.model, draw, table, draws, seed)]
+        out = [back(filled) for filled in fill_table(codec, self.joint, self.model, draw, table, draws, steps, seed)]
         return out[0] if draws == 1 else out
 
     def _draw(
@@ -265,38 +288,8 @@ class TableSynthesizer:
         progress: Callable[[int, int], None] | None,
         guidance: NoisyGuidance | None = None,
     ) -> pd.DataFrame:
-        classes, numbers = self._states(model, n, held, steps, seed, progress, guidance)
-        return self.codec.decode(classes, numbers, rng=stream(seed, "decode"))
-
-    def _states(
-        self,
-        model: Model | None,
-        n: int,
-        held: dict[str, Given] | None,
-        steps: int,
-        seed: int,
-        progress: Callable[[int, int], None] | None,
-        guidance: NoisyGuidance | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Classes (n, D) and numbers (n, C), as the model draws them."""
-        x: dict[str, Tensor] = {}
-        if self.joint is not None and model is not None:
-            # "systematic" reveals as evenly as can be: one column at a time while there are no more columns than steps,
-            # and then each is drawn given all that came before it
-            methods = {name: "systematic" for name in self.joint.modalities if name == "classes"}
-            if any(given.levels()[1] > 0 for given in (held or {}).values()):  # the flow has no law over two times
-                methods["numbers"] = "ancestral"
-            x = self.joint.sample(
-                model,
-                n,
-                rng=seed,
-                given=held,
-                steps=steps,
-                methods=methods,
-                guidance=guidance,
-                progress=progress,
-            )
-        return x.get("classes", torch.zeros(n, 0, dtype=torch.int64)), x.get("numbers", torch.zeros(n, 0))
+        x = draw_states(self.joint, model, n, held, steps, seed, progress, guidance)
+        return self.codec.decode(x["classes"], x["numbers"], stream(seed, "decode"), self.codec.scaled(x))
 
     # --- likelihood ---------------------------------------------------------------------------------------------------
 

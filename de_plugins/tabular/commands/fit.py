@@ -38,6 +38,8 @@ class Fit:
         print(f"{args.table}: {len(frame):,} rows, {len(schema.columns)} columns")
         for column in schema.columns:
             print(f"  {column.name}: {column.why}")
+        for group in schema.groups:
+            print(f"  group '{group.name}'{'' if group.use else ', not in use'}: {group.why}")
         synthesizer = TableSynthesizer(args.preset, args.minutes, args.seed)
         synthesizer.fit(frame, args.target, schema)
         synthesizer.save(args.out)

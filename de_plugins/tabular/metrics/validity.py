@@ -9,7 +9,8 @@ import pandas as pd
 
 from de_plugins.tabular._objects import native
 from de_plugins.tabular._plain import from_plain
-from de_plugins.tabular._variables import Classes, Constant, Number, Variable
+from de_plugins.tabular._shares import Share
+from de_plugins.tabular._variables import Classes, Constant, Number
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.metrics.matrix import Matrix, number_array
 from de_plugins.tabular.schema import column_of
@@ -21,7 +22,8 @@ def validity(codec: TableCodec, synthetic: pd.DataFrame) -> dict[str | int, dict
     """For every column the shares of synthetic rows that cannot be, 0 is best.
 
     Args:
-        codec: fitted on the training table, which says what each column may hold.
+        codec: fitted on the training table, which says what each column may hold; without groups (see
+            `Schema.without_groups`): the columns of a group are left out.
         synthetic: the same columns, of any dtype.
 
     Returns:
@@ -29,12 +31,13 @@ def validity(codec: TableCodec, synthetic: pd.DataFrame) -> dict[str | int, dict
         training range), "off_grid" (numbers: not on the lattice that held the whole training column),
         "attained" (numbers: whether the least and the greatest training value occur).
     """
-    return {v.column.name: _column(v, column_of(synthetic, v.column.name)) for v in codec.variables}
+    alone = [v for v in codec.variables if not isinstance(v, Share)]
+    return {v.column.name: _column(v, column_of(synthetic, v.column.name)) for v in alone}
 
 
 def unreadable(codec: TableCodec, frame: pd.DataFrame) -> np.ndarray:
     """Cells that training rules out, (n, p) bool in the order of the frame's columns: a class that it did not have, or
-    missing where it never was. A model gives them no probability."""
+    missing where it never was, and all of a group that is no composition. A model gives them no probability."""
     out = pd.DataFrame(False, index=range(len(frame)), columns=frame.columns)
     for variable in codec.variables:
         series = column_of(frame, variable.column.name)
@@ -42,6 +45,10 @@ def unreadable(codec: TableCodec, frame: pd.DataFrame) -> np.ndarray:
         if isinstance(variable, Constant) or (isinstance(variable, Classes) and not len(variable.rare)):
             bad |= _new(variable, series).to_numpy(dtype=bool)
         out[variable.column.name] = bad
+    for group in codec.groups:
+        bad = ~group.readable(frame)
+        for name in group.group.columns:
+            out[name] = bad
     return out.to_numpy()
 
 
@@ -62,7 +69,7 @@ def _canonical(table: Matrix) -> np.ndarray:
     return values
 
 
-def _column(variable: Variable, series: pd.Series) -> dict[str, Any]:
+def _column(variable: Constant | Classes | Number, series: pd.Series) -> dict[str, Any]:
     if isinstance(variable, Number):
         return _number(variable, number_array(series))
     dtype, new = variable.column.dtype, _new(variable, series)
