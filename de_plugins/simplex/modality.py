@@ -170,10 +170,17 @@ class Simplex(Diffusion):
     # --- what a network says ----------------------------------------------------------------------------------------
 
     def score(self, output: Output, xt: Tensor, t: Tensor) -> Tensor:
-        t = times(t, xt)
-        tau = self.tau(torch.where(t > 0, t, 0.5))  # a held element has no score; near tau = 0 it would be dear
-        if self.head == "score":
-            return expand(mean_count(tau, self.psi), xt).to(output.dtype) * softplus(output)
+        tau = self._running(times(t, xt))
+        return self._score(output, xt, tau, mean_count(tau, self.psi) if self.head == "score" else None)
+
+    def _running(self, t: Tensor) -> Tensor:
+        """WF-time; a held element has no score, and near tau = 0 it would be dear: it is read at t = 0.5."""
+        return self.tau(torch.where(t > 0, t, 0.5))
+
+    def _score(self, output: Output, xt: Tensor, tau: Tensor, count: Tensor | None) -> Tensor:
+        """The score; ``count`` is E[m | tau], of which the posterior head has no need."""
+        if self.head == "score" and count is not None:
+            return expand(count, xt).to(output.dtype) * softplus(output)
         slope = one_hot_log_G(xt, tau, self.psi)[1]
         return output.softmax(-1) * slope.to(output.dtype)
 
@@ -187,11 +194,12 @@ class Simplex(Diffusion):
     def loss(self, output: Output, noised: Noised, *, objective: str = "elbo") -> Tensor:
         if objective != "simple":
             return super().loss(output, noised, objective=objective)
-        t = torch.where(noised.t > 0, noised.t, 0.5)
+        tau = self._running(noised.t)
+        count = mean_count(tau, self.psi)
         x, counts = noised.xt, noised.aux["counts"].to(output.dtype)
-        s = self.score(output, x, t)
+        s = self._score(output, x, tau, count)
         pull = (s * (counts - counts.sum(-1, keepdim=True) * x)).sum(-1)
-        weight = self.parts * mean_count(self.tau(t), self.psi) ** -1.5
+        weight = self.parts * count**-1.5
         value = expand(weight, pull).to(s.dtype) * (0.5 * quadratic(s, x) - pull)
         return rows(torch.where(expand(noised.t > 0, value), value, 0.0)).sum(1)
 
