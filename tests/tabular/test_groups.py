@@ -362,3 +362,14 @@ def test_parts_have_the_conditional_law():
     # four standard errors of 2,000 draws are .02 for a mean and .014 for a deviation, and .01 for the steps
     assert (got.mean(0) - torch.tensor([0.25, 0.25, 0.5])).abs().max() < 0.03
     assert (got.std(0) - torch.tensor([0.194, 0.194, 0.224])).abs().max() < 0.024
+
+
+def test_patience_scores_groups_cheaply():
+    """The score of rows held out is finite, the same each time, and no bound: it has no series to sum."""
+    synth = quick(max_steps=8, patience=2, batch_size=64).fit(shares(150))
+    coded = synth.codec.encode(shares(150), rng=0)
+    learnt, score = process.held_out(synth.joint, coded, 0)
+    assert len(learnt) == 135
+    first = score(synth.model)
+    assert np.isfinite(first)
+    assert score(synth.model) == first
