@@ -20,6 +20,8 @@ ODD_SHARE = 0.01  # of the rows at most
 LEAST_ROWS = 20  # fewer rows sum to one by chance
 LEAST_PARTS = 3  # two parts are a group only where the schema says so
 TIE_SHARE, TIE_ROWS, TIE_EXCESS = 0.01, 10, 5.0  # a tie: so many rows, and so often more than within 1 % of the total
+# a pile: so many rows within so much of the total, away from 0; Wright-Fisher diffusion at its least time blurs it
+PILE_SHARE, PILE_WIDTH, PILE_FROM = 0.1, 0.001, 0.01
 _LOOK = 2000  # rows that are looked at first
 _LONGEST = 200  # columns of a group that is found
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -186,6 +188,11 @@ def _judged(names: list, cells: Mapping, total: float) -> Group | None:
         often = f"column '{tie[0]}' is {tie[1]:g} in {tie[2]:.0%} of them"
         apart = f"{said}, but {often}, and shares have no ties: kept apart"
         return Group("", tuple(names), total, False, apart)
+    pile = _pile(names, values[whole & near], total)
+    if pile is not None:
+        often = f"column '{pile[0]}' lies within {PILE_WIDTH * total:g} of {pile[1]:.4g} in {pile[2]:.0%} of them"
+        apart = f"{said}, but {often}, finer than shares are resolved: kept apart"
+        return Group("", tuple(names), total, False, apart)
     if odd.any():
         said += f", whose {'cells are a class' if distinct == 1 else f'{distinct} kinds are classes'} of a gate"
     if none.any():
@@ -202,4 +209,19 @@ def _tie(names: list, values: np.ndarray, total: float) -> tuple[Any, float, flo
             close = int((np.abs(part - value) <= 0.01 * total * (1 + OFF)).sum()) - count
             if count > TIE_EXCESS * close:
                 return name, float(value), count / len(part)
+    return None
+
+
+def _pile(names: list, values: np.ndarray, total: float) -> tuple[Any, float, float] | None:
+    """A part, where its closest values begin, and the share of the rows among them, where they are a pile: of many
+    different values, since one value that many rows hold is a tie."""
+    for name, part in zip(names, values.T, strict=True):
+        distinct, counts = np.unique(part[part > PILE_FROM * total], return_counts=True)
+        if not len(distinct):
+            continue
+        ends = np.searchsorted(distinct, distinct + PILE_WIDTH * total, side="right")
+        rows = np.concatenate([[0], counts.cumsum()])
+        inside = np.where(ends - np.arange(len(distinct)) >= TIE_ROWS, rows[ends] - rows[:-1], 0)
+        if inside.max() > PILE_SHARE * len(part):
+            return name, float(distinct[inside.argmax()]), inside.max() / len(part)
     return None
