@@ -44,8 +44,9 @@ def save_checkpoint(path: str | Path, config: Mapping[str, Any], tensors: Mappin
         _write_shards(aside, sharded)
         world.barrier()
         folders = {_SHARDS: aside}
-        config[_SHARDS] = sorted(file.name for file in aside.iterdir())
-    if world.rank == 0:
+    if world.rank == 0:  # alone: by the time that another rank looked, the parts would have moved
+        if sharded:
+            config[_SHARDS] = sorted(file.name for file in folders[_SHARDS].iterdir())
         save_artifact(path, config, rest, folders=folders)
     world.barrier()
 
