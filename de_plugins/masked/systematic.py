@@ -29,13 +29,24 @@ def systematic(move: Move[Masked]) -> Tensor:
 
 def picked(chance: Tensor, generator: torch.Generator) -> Tensor:
     """Which elements of each row are picked, bool: element l with probability chance[l], and of each row floor or
-    ceiling of the sum of the chances. One uniform a row is laid over the cumulative chances in random order.
+    ceiling of the sum of the chances. One uniform a row is laid over the cumulative chances in random order; a row
+    whose sum is at most 1 has at most one element picked, whatever the order, and keeps its own.
 
     Source: Madow 1949, On the theory of systematic sampling.
     """
     flat = rows(chance)
-    order = torch.rand(flat.shape, generator=generator, device=flat.device).argsort(1)
+    keys = torch.rand(flat.shape, generator=generator, device=flat.device)
     u = torch.rand(len(flat), 1, generator=generator, device=flat.device, dtype=flat.dtype)
-    marks = torch.cat([u, u + flat.gather(1, order).cumsum(1)], 1).floor()
-    found = torch.zeros_like(flat, dtype=torch.bool).scatter(1, order, marks[:, 1:] > marks[:, :-1])
-    return found.reshape(chance.shape)
+    crowded = flat.sum(1, keepdim=True) > 1
+    if not bool(crowded.any()):
+        return _crossed(u, flat).reshape(chance.shape)
+    own = torch.arange(flat.shape[1], device=flat.device, dtype=keys.dtype)
+    order = torch.where(crowded, keys, own).argsort(1)
+    found = _crossed(u, flat.gather(1, order))
+    return torch.zeros_like(found).scatter(1, order, found).reshape(chance.shape)
+
+
+def _crossed(u: Tensor, chance: Tensor) -> Tensor:
+    """Where u plus the cumulative chances passes a whole number, (B, L) bool."""
+    marks = torch.cat([u, u + chance.cumsum(1)], 1).floor()
+    return marks[:, 1:] > marks[:, :-1]

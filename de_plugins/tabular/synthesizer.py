@@ -93,7 +93,7 @@ class TableSynthesizer:
         backbone: str = "table-mlp",
         objective: str = "simple",
         coding: str = "table",
-        patience: int | None = 5,
+        patience: int | None = 10,
         progress: bool = True,
     ) -> None:
         self.preset, self.minutes, self.seed = preset, minutes, seed
