@@ -66,9 +66,10 @@ class TableSynthesizer:
         objective: "simple", "elbo", or "paper-tabular": the authors' losses, schedule, one clock for all columns, and
             settings of AdamW. Conditions are then as good as a model can be that never saw a column given.
         coding: name of an installed codec of tables.
-        patience: a tenth of the rows, at most 500, is held out of training, a bound on their likelihood is taken at
-            every twentieth of the budget, the best weights are kept, and training ends after so many bounds in a row
-            that are no better. None trains on all rows to the end, as it does in a table of less than 100 rows.
+        patience: in a table of fewer cells than the network has parameters, which can be learnt by heart, a tenth of
+            the rows, at most 500, is held out, a bound on their likelihood is taken at every twentieth of the budget,
+            the best weights are kept, and training ends after so many bounds in a row that are no better. None, a
+            larger table, or less than 100 rows: all rows to the end.
         progress: a line on stderr while training, where that is a terminal.
 
     Attributes:
@@ -159,9 +160,11 @@ class TableSynthesizer:
             paper = self.objective == "paper-tabular"
             settings = network.for_preset(self.preset, sizes, numbers, **({"groups": groups} if groups else {}))
             model = build(network, settings, codec, self.seed, log_shares(coded, sizes))
-            apart = self.patience is not None and len(coded) >= _APART
+            width = len(sizes) + numbers + sum(groups.values())
+            small = len(coded) * width < sum(p.numel() for p in model.parameters())  # it can be learnt by heart
+            apart = self.patience is not None and small and len(coded) >= _APART
             learnt, score = held_out(joint, coded, self.seed) if apart else (coded, None)
-            share = 1 / (len(sizes) + numbers + sum(groups.values()))
+            share = 1 / width
             result = Trainer(
                 joint,
                 model,
