@@ -1,4 +1,4 @@
-"""The trainer: AdamW inside a budget of steps or minutes, averaged weights, a loss curve, stop and resume.
+"""The trainer: an optimiser inside a budget of steps or minutes, averaged weights, a loss curve, stop and resume.
 
 Step k draws its batch, clocks and noises from streams of (seed, k) alone, so a run that stops and resumes inside a
 budget of steps takes the steps that it would have taken.
@@ -15,7 +15,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from de_core.engine import autocast, check_precision, get_strategy, power_averag
 from de_core.errors import DiffuseError
 from de_core.joint import JointProcess
 from de_core.modality import Noised
+from de_core.optimizer import Optimizer
 from de_core.rng import stream
 from de_core.source import Source, TensorSource
 from de_core.times import TimePolicy
@@ -68,6 +69,7 @@ class Trainer:
         lr: peak learning rate; it rises linearly over the first ``warmup`` share of the budget and falls to 0 as a
             cosine.
         weight_decay, betas: of AdamW.
+        orthogonal: names of submodules whose matrices go by Muon (``optimizer.Optimizer``): hidden layers.
         clip: largest gradient norm.
         objective, form, weights, times: as in ``JointProcess.loss``.
         seed: of everything that is drawn.
@@ -104,6 +106,7 @@ class Trainer:
         warmup: float = 0.03,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.99),
+        orthogonal: Sequence[str] = (),
         clip: float = 1.0,
         objective: str = "simple",
         form: str = "denoising",
@@ -154,9 +157,9 @@ class Trainer:
         self.times = times
         self.seed, self.save_every, self.on_step, self.progress = seed, save_every, on_step, progress
         self.out = None if out is None else Path(out)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=lr, betas=betas, weight_decay=weight_decay, fused=True
-        )
+        if orthogonal and strategy != "ddp":
+            raise DiffuseError(f"training: orthogonal= takes whole matrices, strategy '{strategy}' cuts them")
+        self.optimizer = Optimizer(self.model, lr, betas, weight_decay, orthogonal)
         self.step, self.seconds = 0, 0.0
         self.curve: list[dict[str, Any]] = []
 
@@ -234,9 +237,8 @@ class Trainer:
         rng = stream(self.seed, "step", self.step, device=device)
         x0 = {name: x.to(device) for name, x in source.batch(index, stream(self.seed, "batch", self.step)).items()}
         lr = self.lr * min(1.0, (share + 1e-6) / self.warmup) * 0.5 * (1 + math.cos(math.pi * share))
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.set_rate(lr)
+        self.optimizer.zero_grad()
         means, stop = self._backward(self.joint.noise(x0, rng=rng, times=self.times, progress=share), rng), False
         if self.world.size > 1:
             means, stop = self._agree(means, asked)
@@ -308,7 +310,7 @@ class Trainer:
         """Write the whole state of the run to a directory artifact: weights, averages, optimiser, step, seconds,
         curve. Under torchrun by all ranks together."""
         tensors = self._weights()
-        for k, state in self.optimizer.state_dict()["state"].items():
+        for k, state in self.optimizer.state().items():
             tensors |= {f"optimizer.{k}.{name}": value for name, value in state.items()}
         config = {"step": self.step, "seconds": self.seconds, "curve": self.curve}
         save_checkpoint(path, config, tensors, self.world)
@@ -349,5 +351,5 @@ class Trainer:
         for key, value in groups["optimizer"].items():
             index, _, name = key.partition(".")
             state.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.optimizer.load_state(state)
         self.step, self.seconds, self.curve = config["step"], config["seconds"], list(config["curve"])

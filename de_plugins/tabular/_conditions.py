@@ -15,6 +15,7 @@ from de_core.rng import seed_of, stream
 from de_plugins.tabular._encoded import Encoded, joined, take
 from de_plugins.tabular._group_holes import close_groups, complete_groups
 from de_plugins.tabular._plain import DType, from_plain, to_plain
+from de_plugins.tabular._sums import close_sums
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.process import BLOCK, rows_of
 from de_plugins.tabular.schema import check_frame, column_of
@@ -117,5 +118,5 @@ def fill_table(
                 c: _fill(column_of(plain, c), column_of(mine, c), holes[c].to_numpy(), codec.schema[c].dtype, c)
                 for c in plain.columns
             }
-            out.append(pd.DataFrame(filled).set_axis(table.index))
+            out.append(close_sums(codec, pd.DataFrame(filled), holes).set_axis(table.index))
     return out

@@ -18,7 +18,8 @@ OFF = 1e-6  # of the total: how far a row's sum may be from it
 MAX_ODD = 8  # distinct rows that are no composition, each a class of the group's gate
 ODD_SHARE = 0.01  # of the rows at most
 LEAST_ROWS = 20  # fewer rows sum to one by chance
-LEAST_PARTS = 3  # two parts are a group only where the schema says so
+LEAST_PARTS = 3  # two parts are one variable only where the schema says so
+PAIR_SHARE = 0.9  # of the rows, in which two parts add up, for drawn rows to do so
 TIE_SHARE, TIE_ROWS, TIE_EXCESS = 0.01, 10, 5.0  # a tie: so many rows, and so often more than within 1 % of the total
 # a pile: so many rows within so much of the total, away from 0; Wright-Fisher diffusion at its least time blurs it
 PILE_SHARE, PILE_WIDTH, PILE_FROM = 0.1, 0.001, 0.01
@@ -39,6 +40,7 @@ class Group:
         total: what each row sums to.
         use: one variable on the simplex; False keeps the columns apart, each by its own kind.
         why: one sentence.
+        close: of columns kept apart: drawn rows are made to add up (``_sums``).
     """
 
     name: str
@@ -46,6 +48,7 @@ class Group:
     total: float = 1.0
     use: bool = True
     why: str = "set by hand"
+    close: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON."""
@@ -78,8 +81,9 @@ class Group:
         total, use = data.get("total", 1.0), data.get("use", True)
         if not isinstance(total, int | float) or isinstance(total, bool) or not 0 < total < float("inf"):
             raise DiffuseError(f"schema, group '{name}': expected a total above 0, got {total!r}")
-        if not isinstance(use, bool):
-            raise DiffuseError(f"schema, group '{name}': expected use as true or false, got {use!r}")
+        for key, flag in {"use": use, "close": data.get("close", False)}.items():
+            if not isinstance(flag, bool):
+                raise DiffuseError(f"schema, group '{name}': expected {key} as true or false, got {flag!r}")
         for column in columns:
             if column not in dtypes:
                 raise DiffuseError(f"schema, group '{name}': column '{column}' is not in the schema")
@@ -92,7 +96,9 @@ class Group:
                     f"schema, group '{name}': expected columns of one dtype, got {dtypes[columns[0]].name} in "
                     f"'{columns[0]}' and {dtypes[column].name} in '{column}'"
                 )
-        return cls(name, tuple(columns), float(total), use, str(data.get("why", "set by hand")))
+        return cls(
+            name, tuple(columns), float(total), use, str(data.get("why", "set by hand")), data.get("close", False)
+        )
 
 
 def spoken(columns: Sequence[str | int]) -> str:
@@ -125,9 +131,26 @@ def find_groups(
             for run in _runs(names, cells, total):
                 group = _judged(run, cells, total)
                 if group is not None:
-                    name = "shares" if not found else f"shares_{len(found) + 1}"
-                    found.append(attrs.evolve(group, name=name))
-    return tuple(found)
+                    found.append(group)
+                    names = [n for n in names if n not in run]
+            found += _pairs(names, cells, total)
+    labels = ["shares", *(f"shares_{k}" for k in range(2, len(found) + 1))]
+    return tuple(attrs.evolve(group, name=label) for group, label in zip(found, labels, strict=False))
+
+
+def _pairs(names: list, cells: Mapping, total: float) -> list[Group]:
+    """Neighbours that add up to the total in most rows: kept apart, as what sets the others off is not known."""
+    out, k = [], 0
+    while k + 1 < len(names):
+        pair = names[k : k + 2]
+        (a, a_gone), (b, b_gone) = cells[pair[0]], cells[pair[1]]
+        there = ~a_gone & ~b_gone
+        share = float((np.abs(a + b - total)[there] <= OFF * total).mean()) if there.sum() >= LEAST_ROWS else 0.0
+        if share >= PAIR_SHARE:
+            why = f"{spoken(pair)} sum to {total:g} in {share:.0%} of the rows: kept apart, and drawn rows are made to"
+            out.append(Group("", tuple(pair), total, False, f"{why} add up", True))
+        k += 2 if share >= PAIR_SHARE else 1
+    return out
 
 
 def _fits(values: np.ndarray, missing: np.ndarray, total: float) -> bool:
@@ -186,13 +209,13 @@ def _judged(names: list, cells: Mapping, total: float) -> Group | None:
     tie = _tie(names, values[whole & near], total)
     if tie is not None:
         often = f"column '{tie[0]}' is {tie[1]:g} in {tie[2]:.0%} of them"
-        apart = f"{said}, but {often}, and shares have no ties: kept apart"
-        return Group("", tuple(names), total, False, apart)
+        apart = f"{said}, but {often}, and shares have no ties: kept apart, and drawn rows are made to add up"
+        return Group("", tuple(names), total, False, apart, True)
     pile = _pile(names, values[whole & near], total)
     if pile is not None:
         often = f"column '{pile[0]}' lies within {PILE_WIDTH * total:g} of {pile[1]:.4g} in {pile[2]:.0%} of them"
-        apart = f"{said}, but {often}, finer than shares are resolved: kept apart"
-        return Group("", tuple(names), total, False, apart)
+        apart = f"{said}, but {often}, finer than shares are resolved: kept apart, and drawn rows are made to add up"
+        return Group("", tuple(names), total, False, apart, True)
     if odd.any():
         said += f", whose {'cells are a class' if distinct == 1 else f'{distinct} kinds are classes'} of a gate"
     if none.any():

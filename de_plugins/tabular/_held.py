@@ -135,7 +135,7 @@ def _inside(variable: Number, cell: pd.Series) -> None:
     values, missing = to_plain(cell, dtype, name)
     if missing.any() or np.isin(values, variable.spikes).all():
         return
-    index, ends = variable.grid.to_index(values), variable.map.value[[0, -1]]
+    index, ends = variable.grid.to_index(values), variable.ends
     if values.dtype.kind in "iu" and index[0] == 0:  # an index below the grid is cut to 0
         index = np.where(values < variable.grid.from_index(np.zeros(1), dtype), -1.0, index)
     if not ends[0] <= index[0] <= ends[1]:
@@ -169,7 +169,7 @@ def _place(
             if isinstance(variable, Number):
                 column = cell.repeat(joint.block).reset_index(drop=True)
                 classes, score = variable.encode(column, np.zeros(len(column), dtype=bool), rng)
-                if classes[0] == 0:
+                if classes[0] < variable.pieces:
                     _number(joint, x["numbers"], t["numbers"], number, torch.from_numpy(score).float(), level, rng)
             else:
                 classes = variable.encode(cell, np.zeros(1, dtype=bool))

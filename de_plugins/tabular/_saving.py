@@ -24,13 +24,20 @@ _TRAINING = ("steps", "seconds", "interrupted")
 
 
 def build(
-    network: Any, settings: Mapping[str, Any], codec: TableCodec, seed: int, marginals: Tensor | None
+    network: Any,
+    settings: Mapping[str, Any],
+    codec: TableCodec,
+    seed: int,
+    marginals: Tensor | None,
+    covariance: Tensor | None = None,
 ) -> nn.Module:
     """The network with initial weights of ``seed``; torch's global generator is left as it was."""
-    groups = {"groups": codec.group_parts} if codec.group_parts else {}
+    more: dict[str, Any] = {"groups": codec.group_parts} if codec.group_parts else {}
+    if covariance is not None and getattr(network, "takes_covariance", False):
+        more["covariance"] = covariance
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed))
-        return network(codec.class_sizes, codec.num_numbers, **settings, marginals=marginals, **groups)
+        return network(codec.class_sizes, codec.num_numbers, **settings, marginals=marginals, **more)
 
 
 def save_table(synth: TableSynthesizer, path: str | os.PathLike[str]) -> None:

@@ -45,10 +45,12 @@ class Asked:
         dtype, name = self.variable.column.dtype, self.variable.column.name
         values, missing = to_plain(series, dtype, name)
         if isinstance(self.variable, Number):
-            if not len(self.ends):
+            if len(self.ends):
+                low, high = self.ends[np.maximum(stretch, 0)].T
+                values = np.where(stretch < 0, values, np.clip(values, low, high))
+            elif not self.variable.clusters:
                 return series
-            low, high = self.ends[np.maximum(stretch, 0)].T
-            return from_plain(np.where(stretch < 0, values, np.clip(values, low, high)), missing, dtype)
+            return from_plain(self._into(values, missing), missing, dtype)
         fitting = self.values.holds(self.variable.rare)
         if not fitting.any():
             return series
@@ -56,6 +58,18 @@ class Asked:
         share = np.cumsum(self.variable.rare_counts[fitting])
         at = np.minimum(np.searchsorted(share / share[-1], u, side="right"), len(share) - 1)
         return from_plain(np.where(rare, self.variable.rare[fitting][at], values), missing, dtype)
+
+    def _into(self, values: np.ndarray, missing: np.ndarray) -> np.ndarray:
+        """Numbers of a cluster that lies in the set in part, moved to the nearest end of the set."""
+        if not isinstance(self.variable, Number) or not self.variable.clusters:
+            return values
+        out = ~self.values.holds(values) & ~missing
+        ends = [end for pair in self.values.stretches for end in pair if end is not None]
+        if not out.any() or not ends:
+            return values
+        moved, near = values.copy(), np.asarray(ends, dtype=values.dtype)
+        moved[out] = near[np.abs(values[out][:, None] - near).argmin(1)]
+        return moved
 
 
 def ask(variable: Classes | Number, values: ValueSet, place: int, number: int) -> Asked:
@@ -67,7 +81,10 @@ def ask(variable: Classes | Number, values: ValueSet, place: int, number: int) -
     scores, ends = torch.zeros(0, 2, dtype=torch.float64), np.zeros((0, 2))
     if isinstance(variable, Number):
         scores, ends = _stretches(variable, values)
-        chances = np.concatenate([[float(len(scores) > 0)], values.holds(variable.spikes)])
+        # of a cluster the share of its knots that lies in the set: it is narrow, and `settle` brings the number inside
+        knots = [variable.grid.from_index(mapping.value, variable.column.dtype) for mapping in variable.clusters]
+        clusters = [max(values.holds(k).mean(), float(values.meets(k[0], k[-1])) / len(k)) for k in knots]
+        chances = np.concatenate([[float(len(scores) > 0)], clusters, values.holds(variable.spikes)])
     else:
         chances = values.holds(variable.values).astype(np.float64)
         if len(variable.rare):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from de_core.errors import DiffuseError
 from de_plugins.tabular._calibration import Calibration
+from de_plugins.tabular._clusters import inside
 from de_plugins.tabular._numeric import Grid, QuantileMap
 from de_plugins.tabular._plain import array_of, from_plain, label, to_plain
 from de_plugins.tabular.schema import Column
@@ -138,17 +140,22 @@ class Classes:
 
 @attrs.frozen(eq=False)
 class Number:
-    """A continuous variable, behind a gate if values are spikes or missing; class 0 says that it is there."""
+    """A continuous variable, behind a gate if values are spikes or missing, or lie in clusters.
+
+    The classes of the gate in order: a number beside all clusters, one class a cluster, one a spike, missing. In the
+    first 1 + clusters of them the number is there, and each of these has a map of its own.
+    """
 
     column: Column
     spikes: np.ndarray  # (s,) plain, sorted
     grid: Grid
     map: QuantileMap
-    calibration: Calibration | None = None  # of the model's draws; what is given is coded without
+    clusters: tuple[QuantileMap, ...] = ()
+    calibration: Calibration | None = None  # of the model's draws beside the clusters; what is given is coded without
 
     @classmethod
     def fit(cls, column: Column, values: np.ndarray, missing: np.ndarray) -> Number:
-        """The map is of the cells that are neither spikes nor missing."""
+        """The maps are of the cells that are neither spikes nor missing."""
         dtype = column.dtype
         if dtype.plain not in ("int", "float", "ticks"):
             raise DiffuseError(f"column '{column.name}': dtype {dtype.name} cannot be a number")
@@ -157,41 +164,73 @@ class Number:
         if len(free) == 0:
             raise DiffuseError(f"column '{column.name}': no value is left beside its spikes; make its kind 'classes'")
         grid = Grid.of(column.resolution, free, dtype, column.name)
-        return cls(column, spikes, grid, QuantileMap.fit(grid.to_index(free)))
+        piece, index = inside(free, column.clusters), grid.to_index(free)
+        for k in range(len(column.clusters) + 1):
+            if not (piece == k).any():
+                where = f"in the cluster {list(column.clusters[k - 1])}" if k else "beside its clusters"
+                raise DiffuseError(f"column '{column.name}': no value lies {where}; edit its clusters")
+        maps = tuple(QuantileMap.fit(index[piece == k]) for k in range(len(column.clusters) + 1))
+        return cls(column, spikes, grid, maps[0], maps[1:])
+
+    @property
+    def maps(self) -> tuple[QuantileMap, ...]:
+        """Of each class of the gate in which the number is there."""
+        return (self.map, *self.clusters)
+
+    @property
+    def pieces(self) -> int:
+        """How many classes of the gate have the number there, the first ones."""
+        return 1 + len(self.clusters)
+
+    @property
+    def ends(self) -> np.ndarray:
+        """The least and the greatest index of training beside the spikes, (2,)."""
+        found = np.stack([mapping.value[[0, -1]] for mapping in self.maps])
+        return np.array([found[:, 0].min(), found[:, 1].max()])
 
     @property
     def size(self) -> int:
         """Number of classes of the gate; 1 where there is none."""
-        return 1 + len(self.spikes) + self.column.missing
+        return self.pieces + len(self.spikes) + self.column.missing
 
     def labels(self) -> list[str]:
         """Readable names of the gate's classes."""
-        return ["(number)"] + [label(v, self.column.dtype) for v in self.spikes] + ["(missing)"] * self.column.missing
+        dtype = self.column.dtype
+        clusters = [f"{label(low, dtype)} to {label(high, dtype)}" for low, high in self.column.clusters]
+        spikes = [label(v, dtype) for v in self.spikes]
+        return ["(number)", *clusters, *spikes] + ["(missing)"] * self.column.missing
 
     def encode(
         self, series: pd.Series, unknown: np.ndarray, rng: torch.Generator | None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Gate (n,) int64 and score (n,) float64; both 0 if `unknown`, the score if the gate is shut."""
+        """Gate (n,) int64 and score (n,) float64; both 0 if `unknown`, the score if the number is not there."""
         column = self.column
         values, missing = to_plain(series, column.dtype, column.name)
-        gate = np.zeros(len(values), dtype=np.int64)
+        gate = inside(values, column.clusters)
         if len(self.spikes):
             place = np.minimum(np.searchsorted(self.spikes, values), len(self.spikes) - 1)
-            gate = np.where(self.spikes[place] == values, place + 1, 0)
+            gate = np.where(self.spikes[place] == values, place + self.pieces, gate)
         _place_missing(column, gate, missing, unknown, self.size - 1)
         gate = np.where(unknown, 0, gate)
-        score = self.map.forward(self.grid.to_index(values), rng)
-        return gate, np.where(unknown | missing | (gate > 0), 0.0, score)
+        index = self.grid.to_index(values)
+        score = self.map.forward(index, rng)
+        for k, mapping in enumerate(self.clusters):
+            score[gate == k + 1] = mapping.forward(index[gate == k + 1], rng)
+        return gate, np.where(unknown | missing | (gate >= self.pieces), 0.0, score)
 
     def log_jacobian(self, series: pd.Series, score: np.ndarray, there: np.ndarray) -> np.ndarray:
         """log |d score/d value| (n,), per step of the grid, or per unit where there is none; 0 where the number is not
         ``there``."""
         name, dtype = self.column.name, self.column.dtype
         values, _ = to_plain(series, dtype, name)
-        index = self.grid.to_index(values)
-        if self.map.undrawn(index[there], score[there]):
+        index, piece = self.grid.to_index(values), inside(values, self.column.clusters)
+        out, undrawn = np.zeros(len(values)), False
+        for k, mapping in enumerate(self.maps):
+            here = there & (piece == k)
+            undrawn |= mapping.undrawn(index[here], score[here])
+            out[here] = mapping.log_jacobian(index[here], score[here], float(self.grid.step > 0))
+        if undrawn:
             raise DiffuseError(f"column '{name}': expected scores that were drawn, from encode with rng=")
-        out = np.where(there, self.map.log_jacobian(index, score, float(self.grid.step > 0)), 0.0)
         back = self.grid.from_index(index, dtype)
         kept = np.isclose(back, values, rtol=1e-6, atol=0) if dtype.plain == "float" else back == values
         bad = ~np.isfinite(out) | (there & ~kept)
@@ -204,7 +243,7 @@ class Number:
         return out
 
     def values_at(self, score: np.ndarray) -> np.ndarray:
-        """The plain numbers (n,) of scores (n,) that a model drew; not decreasing in the score."""
+        """The plain numbers (n,), beside all clusters, of scores (n,) that a model drew; not decreasing in the score."""
         score = score if self.calibration is None else self.calibration(score)
         return self.grid.from_index(self.map.inverse(score), self.column.dtype)
 
@@ -212,14 +251,18 @@ class Number:
         """The column (n,) of gate classes (n,) and scores (n,)."""
         missing = np.full(len(gate), bool(self.column.missing)) & (gate == self.size - 1)
         values = self.values_at(score)
+        for k, mapping in enumerate(self.clusters):
+            here = gate == k + 1
+            values[here] = self.grid.from_index(mapping.inverse(score[here]), self.column.dtype)
         if len(self.spikes):
-            spike = self.spikes[np.clip(gate - 1, 0, len(self.spikes) - 1)]
-            values = np.where((gate > 0) & ~missing, spike, values)
+            spike = self.spikes[np.clip(gate - self.pieces, 0, len(self.spikes) - 1)]
+            values = np.where((gate >= self.pieces) & ~missing, spike, values)
         return from_plain(values, missing, self.column.dtype)
 
     def config(self) -> dict[str, Any]:
         """JSON part of the state."""
-        return {"grid": attrs.asdict(self.grid), "map": self.map.config()}
+        out = {"grid": attrs.asdict(self.grid), "map": self.map.config()}
+        return out | ({"clusters": [mapping.config() for mapping in self.clusters]} if self.clusters else {})
 
 
 def _place_missing(column: Column, out: np.ndarray, missing: np.ndarray, unknown: np.ndarray, last: int) -> None:
@@ -244,16 +287,18 @@ def fit_variable(column: Column, series: pd.Series) -> Constant | Classes | Numb
 
 
 def variable_from_state(
-    column: Column, config: dict[str, Any], knots: Tensor | None, calibration: Tensor | None
+    column: Column, config: dict[str, Any], knots: Sequence[Tensor], calibration: Tensor | None
 ) -> Constant | Classes | Number:
-    """The inverse of a variable's `config`, `QuantileMap.tensor` and `Calibration.tensor`."""
+    """The inverse of a variable's `config`, of `QuantileMap.tensor` of its maps, and of `Calibration.tensor`."""
     if column.kind == "constant":
         return Constant(column, array_of(config["value"], column.dtype))
     if column.kind == "classes":
         values, rare = (array_of(config[key], column.dtype) for key in ("values", "rare"))
         return Classes(column, values, rare, np.asarray(config["rare_counts"], dtype=np.int64))
-    if knots is None:
-        raise DiffuseError(f"column '{column.name}': the saved knots are missing")
-    mapping = QuantileMap.from_state(config["map"], knots)
+    states = [config["map"], *config.get("clusters", ())]
+    if len(knots) != len(states):
+        raise DiffuseError(f"column '{column.name}': expected {len(states)} saved maps, got {len(knots)}")
+    maps = [QuantileMap.from_state(state, knot) for state, knot in zip(states, knots, strict=True)]
     moved = None if calibration is None else Calibration.from_tensor(calibration)
-    return Number(column, np.sort(array_of(column.spikes, column.dtype)), Grid(**config["grid"]), mapping, moved)
+    spikes = np.sort(array_of(column.spikes, column.dtype))
+    return Number(column, spikes, Grid(**config["grid"]), maps[0], tuple(maps[1:]), moved)

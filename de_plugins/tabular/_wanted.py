@@ -46,6 +46,10 @@ class ValueSet:
             out |= inside if high is None else inside & np.asarray(values <= high, dtype=bool)
         return out
 
+    def meets(self, least: Any, most: Any) -> bool:
+        """Whether some number between two lies in the set."""
+        return any((low is None or low <= most) and (high is None or high >= least) for low, high in self.stretches)
+
 
 @attrs.frozen(eq=False)
 class Wanted:
@@ -63,6 +67,9 @@ class Wanted:
 
     def __bool__(self) -> bool:
         return bool(self.values or self.sets)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.values or name in self.sets
 
 
 def read_given(codec: TableCodec, given: Mapping[str | int, Any]) -> Wanted:

@@ -21,6 +21,7 @@ PRESETS = {"nano": 64_000, "small": 300_000, "base": 2_000_000}
 
 _DEPTH = {"nano": 2, "small": 3, "base": 4}
 _RANKS = {"nano": 8, "small": 16, "base": 32}
+_LEAST_VARIANCE = 1e-4  # of a direction: two columns that are the same differ by rounding
 _BANDS = 2  # frequencies of the sines and cosines of a number
 
 
@@ -72,6 +73,45 @@ class ClassTable(nn.Module):
         return functional.embedding(self.order, rows)
 
 
+class Directions(nn.Module):
+    r"""Numbers along the principal directions of the training table, each at its own scale at every time.
+
+    Let C = Q diag(l) Q' be the covariance of the numbers and x_i = alpha_i x0_i + sigma_i eps_i. Direction j of x has,
+    where the clocks agree, the variance :math:`s_j^2 = \alpha^2 l_j + \sigma^2`, and v = alpha eps - sigma x0 along it,
+    less its best linear prediction, has the variance :math:`l_j / s_j^2` where x0 is normal. So ``forward`` shows the
+    network what differs between columns that move together at full size however little it is, and ``back`` takes
+    outputs of unit size. Where clocks differ, alpha^2 and sigma^2 are means over the columns by the squares of Q.
+
+    Args:
+        numbers: C. count: k, the directions kept, those of least variance: the sharpest relations.
+        covariance: (C, C) of the training rows; None before weights are loaded.
+    """
+
+    def __init__(self, numbers: int, count: int, covariance: Tensor | None) -> None:
+        super().__init__()
+        found = torch.eye(numbers, dtype=torch.float64) if covariance is None else covariance.double()
+        variance, directions = torch.linalg.eigh((found + found.T) / 2)
+        # of the table, not trained, and counted with the parameters all the same
+        self.variance = nn.Parameter(variance[:count].clamp_min(_LEAST_VARIANCE).float(), requires_grad=False)
+        self.directions = nn.Parameter(directions[:, :count].float(), requires_grad=False)
+
+    def forward(self, x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        """x and alpha (B, C) -> x along the directions at unit size, and the size of v there; (B, k) each."""
+        share = self.directions**2
+        signal = (alpha**2) @ share
+        scale = (signal * self.variance + (1 - signal).clamp_min(0.0)).clamp_min(_LEAST_VARIANCE).rsqrt()
+        return (x @ self.directions) * scale, self.variance.sqrt() * scale
+
+    def back(self, v: Tensor) -> Tensor:
+        """(B, k) along the directions -> (B, C)."""
+        return v @ self.directions.T
+
+
+def count_directions(numbers: int, most: int) -> int:
+    """How many directions a network of at most ``most`` parameters keeps: all, while they are a tenth of it."""
+    return min(numbers, most // (10 * numbers)) if numbers > 1 else 0
+
+
 class TableMLP(nn.Module):
     """Class scores and velocities of all columns from all noisy columns and the clocks of the numbers.
 
@@ -80,17 +120,21 @@ class TableMLP(nn.Module):
     The first layer is linear in the one-hot classes (the mask is one more class of each column) and, for every
     number, in x, alpha x, sines and cosines of x, alpha and sigma, where alpha = cos(pi t/2). A masked column needs
     no clock: what it shows is all there is to know (Ou et al. 2024, 2406.03736). The velocity of a number is a + b x
-    with a and b read from the last layer, which is exact where the posterior is normal. At the start a class has its
+    with a and b read from the last layer, which is exact where the posterior is normal, plus a part along the
+    principal directions of the table (``Directions``), along which the entry sees it too. At the start a class has its
     training share and the velocity is 0, the best constant for a standard normal column.
 
     Args:
         class_sizes: (D,). numbers: C.
-        width, hidden, depth: of the gated blocks. rank: see ``ClassTable``.
+        width, hidden, depth: of the gated blocks. rank: see ``ClassTable``. directions: see ``Directions``.
         marginals: (sum of class sizes,) log shares of the classes in training; None starts uniform.
         groups: name of a group -> its number of parts.
+        covariance: (C, C) of the numbers in training; None before weights are loaded.
     """
 
     takes_groups = True
+    takes_covariance = True
+    orthogonal = ("blocks",)
 
     def __init__(
         self,
@@ -101,13 +145,16 @@ class TableMLP(nn.Module):
         hidden: int,
         depth: int,
         rank: int,
+        directions: int = 0,
         marginals: Tensor | None = None,
         groups: Mapping[str, int] | None = None,
+        covariance: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.class_sizes, self.numbers = tuple(int(size) for size in class_sizes), int(numbers)
         self.width = width
-        self.settings = {"width": width, "hidden": hidden, "depth": depth, "rank": rank}
+        sizes = {"width": width, "hidden": hidden, "depth": depth, "rank": rank}
+        self.settings = sizes | ({"directions": directions} if directions else {})
         shown = [size + 1 for size in self.class_sizes]
         self.enter = ClassTable(shown, width, rank, zero=False)
         self.offsets: Tensor
@@ -123,6 +170,12 @@ class TableMLP(nn.Module):
         if self.velocity is not None:
             nn.init.zeros_(self.velocity.weight)
             nn.init.zeros_(self.velocity.bias)
+        self.directions = Directions(self.numbers, directions, covariance) if directions else None
+        if directions:
+            self.along_in = nn.Linear(directions, width, bias=False)
+            self.along_out = nn.Linear(width, directions)
+            nn.init.zeros_(self.along_out.weight)
+            nn.init.zeros_(self.along_out.bias)
         self.groups_in = GroupsIn(groups, width) if groups else None
         self.group_head = GroupHead(groups, width) if groups else None
 
@@ -135,6 +188,9 @@ class TableMLP(nn.Module):
             alpha = clock[..., 0]
             features = [number, alpha * number, clock.flatten(1), self.waves(number).flatten(1)]
             h = h + self.measure(torch.cat(features, 1))
+            if self.directions is not None:
+                along, size = self.directions(number, alpha)
+                h = h + self.along_in(along)
         if self.groups_in is not None:
             h = h + self.groups_in(x, t)
         for block in self.blocks:
@@ -145,6 +201,8 @@ class TableMLP(nn.Module):
         if self.velocity is not None:
             level, slope = self.velocity(h).chunk(2, 1)
             out["numbers"] = level + slope * x["numbers"]
+            if self.directions is not None:
+                out["numbers"] = out["numbers"] + self.directions.back(self.along_out(h) * size)
         return out if self.group_head is None else out | self.group_head(h, x, t)
 
     @classmethod
@@ -159,9 +217,10 @@ class TableMLP(nn.Module):
         if preset not in PRESETS:
             raise DiffuseError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
         most, depth = PRESETS[preset], _DEPTH[preset]
+        directions = count_directions(numbers, most)
 
         def size(width: int, hidden: int, rank: int) -> int:
-            sizes = {"width": width, "hidden": hidden, "depth": depth, "rank": rank}
+            sizes = {"width": width, "hidden": hidden, "depth": depth, "rank": rank, "directions": directions}
             return count_parameters(class_sizes, numbers, groups=groups, **sizes)
 
         best: dict[str, Any] | None = None
@@ -171,7 +230,7 @@ class TableMLP(nn.Module):
             if width and (best is None or width > 1.5 * best["width"]):
                 spare = most - size(width, width, rank)
                 hidden = width + spare // (depth * (3 * width + 2))
-                best = {"width": width, "hidden": hidden, "depth": depth, "rank": rank}
+                best = {"width": width, "hidden": hidden, "depth": depth, "rank": rank, "directions": directions}
         if best is None:
             least, variables = size(8, 8, 1), len(class_sizes) + numbers + len(groups or ())
             raise DiffuseError(
@@ -190,6 +249,7 @@ def count_parameters(
     hidden: int,
     depth: int,
     rank: int,
+    directions: int = 0,
     groups: Mapping[str, int] | None = None,
 ) -> int:
     """Parameters of a ``TableMLP``, without making it."""
@@ -200,4 +260,5 @@ def count_parameters(
     blocks = depth * (width * 2 * hidden + 2 * hidden + hidden * width + width)
     entry = table([n + 1 for n in class_sizes]) + width + (numbers * (4 + 2 * _BANDS) * width + width if numbers else 0)
     heads = table(class_sizes) + sum(class_sizes) + 2 * numbers * (width + 1)
-    return blocks + entry + heads + count_group_parameters(groups or {}, width)
+    along = directions * (numbers + 1 + 2 * width + 1)
+    return blocks + entry + heads + along + count_group_parameters(groups or {}, width)

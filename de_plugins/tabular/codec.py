@@ -130,8 +130,8 @@ class TableCodec:
 
     @property
     def gate_open(self) -> tuple[int, ...]:
-        """For each number the class of its gate that says it is there, (C,): always 0."""
-        return (0,) * self.num_numbers
+        """For each number how many classes of its gate say that it is there, the first ones, (C,)."""
+        return tuple(v.pieces for v in self._numbers)
 
     def encode(
         self, frame: pd.DataFrame, holes: np.ndarray | pd.DataFrame | None = None, rng: Rng | None = None
@@ -173,7 +173,7 @@ class TableCodec:
                 gate, score = variable.encode(series, unknown, generator)
                 numbers.append(score)
                 number_holes.append(unknown)
-                open_.append((gate == 0) & ~unknown)
+                open_.append((gate < variable.pieces) & ~unknown)
                 if variable.size > 1:
                     classes.append(gate)
                     class_holes.append(unknown)
@@ -269,7 +269,7 @@ class TableCodec:
             else:
                 gated = variable.size > 1
                 gate = c[:, d] if gated else np.zeros(rows, dtype=np.int64)
-                score = np.where(gate == 0, z[:, k], 0.0)
+                score = np.where(gate < variable.pieces, z[:, k], 0.0)
                 if not np.isfinite(score).all():
                     raise DiffuseError(f"column '{name}': expected finite numbers to decode, got NaN or infinity")
                 out[name] = variable.decode(gate, score)
@@ -312,12 +312,10 @@ class TableCodec:
         config = {"schema": self.schema.to_dict(), "variables": [v.config() for v in self.variables]}
         if self.groups:
             config["groups"] = {group.group.name: group.config() for group in self.groups}
-        knots = {f"knots.{i}": v.map.tensor() for i, v in enumerate(self.variables) if isinstance(v, Number)}
-        shifts = {
-            f"calibration.{i}": v.calibration.tensor()
-            for i, v in enumerate(self.variables)
-            if isinstance(v, Number) and v.calibration is not None
-        }
+        numbers = [(i, v) for i, v in enumerate(self.variables) if isinstance(v, Number)]
+        knots = {f"knots.{i}": v.map.tensor() for i, v in numbers}
+        knots |= {f"knots.{i}.{k}": m.tensor() for i, v in numbers for k, m in enumerate(v.clusters)}
+        shifts = {f"calibration.{i}": v.calibration.tensor() for i, v in numbers if v.calibration is not None}
         return config, knots | shifts
 
     @classmethod
@@ -332,10 +330,18 @@ class TableCodec:
         variables = tuple(
             Share(column)
             if column.name in shared
-            else variable_from_state(column, part, tensors.get(f"knots.{i}"), tensors.get(f"calibration.{i}"))
+            else variable_from_state(column, part, _knots(tensors, i), tensors.get(f"calibration.{i}"))
             for i, (column, part) in enumerate(zip(schema.columns, config["variables"], strict=True))
         )
         return cls(schema, variables, groups)
+
+
+def _knots(tensors: dict[str, Tensor], i: int) -> list[Tensor]:
+    """Of the maps of variable i: the first, then those of its clusters."""
+    names, k = [f"knots.{i}"], 0
+    while (name := f"knots.{i}.{k}") in tensors:
+        names, k = [*names, name], k + 1
+    return [tensors[name] for name in names if name in tensors]
 
 
 def _check_columns(frame: pd.DataFrame, schema: Schema) -> None:

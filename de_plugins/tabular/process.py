@@ -24,6 +24,7 @@ __all__ = [
     "TableSource",
     "TableTimes",
     "absent_nats",
+    "covariance",
     "held_out",
     "log_shares",
     "rows_of",
@@ -85,6 +86,15 @@ def log_shares(coded: Encoded, sizes: tuple[int, ...]) -> Tensor:
     return torch.cat(shares) if shares else torch.zeros(0)
 
 
+def covariance(coded: Encoded, rng: torch.Generator) -> Tensor | None:
+    """Of the numbers of a coded table, (C, C) float64; None for less than two."""
+    if coded.numbers.shape[1] < 2:
+        return None
+    rows = rows_of(coded, rng)["numbers"].double()
+    rows = rows - rows.mean(0)
+    return rows.T @ rows / len(rows)
+
+
 def absent_nats(rows: Mapping[str, Tensor], coded: Encoded) -> Tensor:
     """-log N(x; 0, 1) summed over the numbers that are not there, (n,).
 
@@ -134,7 +144,8 @@ class TableSource:
 class TableTimes:
     """Clocks of the columns, by row: every pattern that sampling, imputation and guidance show to a network.
 
-    Most rows have one t ~ U(0, 1) for all columns, evenly spread over the batch. In a share ``given`` of the rows
+    Most rows have one t = u^``tilt`` for all columns, u ~ U(0, 1) and evenly spread over the batch: what ties columns
+    to each other closely shows at low noise, which half of a cosine's time hardly has. In a share ``given`` of the rows
     each column is clean (t = 0) with a probability that is itself uniform, as when it is given; the rest keep t. In a
     share ``loose`` each number has a clock of its own, as when it is given with noise. Masked columns need neither: a
     tied clock already shows every set of them.
@@ -142,6 +153,7 @@ class TableTimes:
 
     given: float = 0.2
     loose: float = 0.1
+    tilt: float = 1.5
 
     def draw(
         self, shapes: Mapping[str, tuple[int, ...]], *, rng: torch.Generator, progress: float = 0.0
@@ -154,7 +166,7 @@ class TableTimes:
 
         def spread(rows: int) -> Tensor:
             order = uniform(rows, batch).argsort(1)
-            return ((order + uniform(rows, 1)) / batch).T
+            return ((order + uniform(rows, 1)) / batch).T ** self.tilt
 
         t = spread(1)
         kind, share = uniform(batch, 1), uniform(batch, 1)

@@ -12,6 +12,7 @@ import pandas as pd
 import tomli_w
 
 from de_core.errors import DiffuseError
+from de_plugins.tabular._clusters import find_clusters, inside
 from de_plugins.tabular._groups import Group, find_groups
 from de_plugins.tabular._numeric import Grid
 from de_plugins.tabular._plain import DType, describe, label, to_plain
@@ -44,6 +45,7 @@ class Column:
         dtype: how to rebuild the pandas column.
         missing: missing cells are modelled, as one more class.
         spikes: of a number: values that are classes of its gate, as plain values (time as ticks).
+        clusters: of a number: disjoint stretches [low, high] that are classes of its gate, with a number inside.
         resolution: of a number: the spacing of the grid it lies on, 0 for none; a duration as text for time.
         max_classes: of classes: the modelled vocabulary; rarer values share one class.
     """
@@ -54,6 +56,7 @@ class Column:
     dtype: DType
     missing: bool = False
     spikes: tuple = ()
+    clusters: tuple[tuple[float, float], ...] = ()
     resolution: float | int | str = 0
     max_classes: int = MAX_CLASSES
 
@@ -62,6 +65,7 @@ class Column:
         out: dict[str, Any] = {"name": self.name, "kind": self.kind, "why": self.why, "missing": self.missing}
         if self.kind == "number":
             out |= {"spikes": list(self.spikes), "resolution": self.resolution}
+            out |= {"clusters": [list(ends) for ends in self.clusters]} if self.clusters else {}
         if self.kind == "classes":
             out["max_classes"] = self.max_classes
         return out | {"dtype": self.dtype.to_dict()}
@@ -88,6 +92,7 @@ class Column:
         fields: dict[str, Any] = dict(data) | {
             "dtype": DType.from_dict(data["dtype"]),
             "spikes": tuple(data.get("spikes", ())),
+            "clusters": _read_clusters(data.get("clusters", ()), name),
         }
         if fields["kind"] == "number" and fields["dtype"].plain not in ("int", "float", "ticks"):
             raise DiffuseError(f"schema, column '{name}': dtype {fields['dtype'].name} cannot be a number")
@@ -224,6 +229,18 @@ def _read_groups(parts: Any, schema: Schema) -> tuple[Group, ...]:
     return groups
 
 
+def _read_clusters(parts: Any, name: object) -> tuple[tuple[float, float], ...]:
+    """Stretches in order that do not overlap."""
+    try:
+        found = tuple(sorted((float(low), float(high)) for low, high in parts))
+    except (TypeError, ValueError):
+        raise DiffuseError(f"schema, column '{name}': expected clusters as pairs of numbers, got {parts}") from None
+    ends = [end for pair in found for end in pair]
+    if ends != sorted(ends) or len({low for low, _ in found} | {high for _, high in found[:-1]}) < 2 * len(found) - 1:
+        raise DiffuseError(f"schema, column '{name}': expected clusters [low, high] that do not overlap, got {parts}")
+    return found
+
+
 def _check_names(names: list) -> None:
     seen = set()
     for name in names:
@@ -272,9 +289,13 @@ def _infer(series: pd.Series, name: str | int, max_classes: int) -> Column:
         share = counts[np.isin(distinct, spikes)].sum() / rows
         shown = ", ".join(label(value, dtype) for value in spikes[:3]) + (", ..." if len(spikes) > 3 else "")
         why += f"; {len(spikes)} of them ({shown}) hold {share:.0%} of the rows and are classes of a gate"
+    clusters = find_clusters(present[~np.isin(present, spikes)]) if dtype.plain == "float" else ()
+    if clusters:
+        share = float((inside(present, clusters) > 0).mean())
+        why += f"; {len(clusters)} narrow clusters hold {share:.0%} of the rows, and are classes of the gate too"
     if gone:
         why += f"; missing in {missing.mean():.1%} of the rows, a class of the gate"
-    return Column(name, "number", why, dtype, gone, tuple(spikes.tolist()), resolution)
+    return Column(name, "number", why, dtype, gone, tuple(spikes.tolist()), clusters, resolution)
 
 
 def _count(present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

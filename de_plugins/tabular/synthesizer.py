@@ -23,12 +23,14 @@ from de_plugins.tabular._drawing import draw_states
 from de_plugins.tabular._frames import as_pandas
 from de_plugins.tabular._held import hold
 from de_plugins.tabular._saving import build, load_table, save_table
+from de_plugins.tabular._sums import close_sums
 from de_plugins.tabular._wanted import read_given
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.process import (
     TableSource,
     TableTimes,
     absent_nats,
+    covariance,
     held_out,
     log_shares,
     rows_of,
@@ -159,7 +161,8 @@ class TableSynthesizer:
             joint = table_process(sizes, numbers, self.objective, groups)
             paper = self.objective == "paper-tabular"
             settings = network.for_preset(self.preset, sizes, numbers, **({"groups": groups} if groups else {}))
-            model = build(network, settings, codec, self.seed, log_shares(coded, sizes))
+            spread = covariance(coded, stream(self.seed, "covariance"))
+            model = build(network, settings, codec, self.seed, log_shares(coded, sizes), spread)
             width = len(sizes) + numbers + sum(groups.values())
             small = len(coded) * width < sum(p.numel() for p in model.parameters())  # it can be learnt by heart
             apart = self.patience is not None and small and len(coded) >= _APART
@@ -173,8 +176,9 @@ class TableSynthesizer:
                 batch_size=self.batch_size,
                 lr=_LR["paper" if paper else self.preset] if self.lr is None else self.lr,
                 objective=self.objective,
-                times=TableTimes(0.0, 0.0) if paper else TableTimes(),
+                times=TableTimes(0.0, 0.0, 1.0) if paper else TableTimes(),
                 weights=None if paper else dict.fromkeys(joint.modalities, share),
+                orthogonal=() if paper else getattr(network, "orthogonal", ()),
                 **(_PAPER if paper else {}),
                 seed=self.seed,
                 progress=self.progress,
@@ -251,8 +255,11 @@ class TableSynthesizer:
             raise DiffuseError("guidance: nothing to guide by, no column is given")
         held = hold(codec, self.joint, self.model, wanted, n, steps, seed) if wanted else None
         frame = self._draw(self.model, n, None if held is None else held.states, steps, seed, progress, guidance)
-        frame = frame if held is None else held.settle(frame)
-        return self._back(frame)
+        if held is None:
+            return self._back(close_sums(codec, frame))
+        frame = held.settle(frame)
+        free = pd.DataFrame({name: [name not in wanted] * n for name in frame})
+        return self._back(close_sums(codec, frame, free))
 
     def impute(self, frame: Any, draws: int = 1, steps: int = _STEPS, *, rng: Rng | None = None) -> Any:
         """A table whose missing cells are filled with draws given the row's other cells, which stay as they are.

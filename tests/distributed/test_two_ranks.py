@@ -76,7 +76,7 @@ def state(folder):
     """Of a checkpoint, as one process reads it: weights, averages, moments."""
     trainer = ranks.trainer_of(5, steps=STEPS)
     trainer.resume(folder / "saved")
-    moments = trainer.optimizer.state_dict()["state"]
+    moments = trainer.optimizer.state()
     return trainer._weights() | {f"{k}.{name}": x for k, found in moments.items() for name, x in found.items()}
 
 

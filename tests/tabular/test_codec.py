@@ -155,7 +155,7 @@ def test_layout(mixed):
     assert codec.class_sizes == (3, 3, 40)
     assert codec.class_labels[1] == ["(number)", "0.0", "(missing)"]
     assert codec.number_names == ("gain", "size")
-    assert (codec.num_numbers, codec.gate_of, codec.gate_open) == (2, (1, -1), (0, 0))
+    assert (codec.num_numbers, codec.gate_of, codec.gate_open) == (2, (1, -1), (1, 1))
     encoded = codec.encode(mixed)
     assert (encoded.classes.dtype, encoded.numbers.dtype) == (torch.int64, torch.float32)
     free = torch.from_numpy((mixed["gain"].notna() & (mixed["gain"] != 0)).to_numpy())

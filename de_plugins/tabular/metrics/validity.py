@@ -94,7 +94,7 @@ def _new(variable: Classes | Constant, series: pd.Series) -> pd.Series:
 
 
 def _number(variable: Number, values: np.ndarray) -> dict[str, Any]:
-    ends = variable.grid.from_index(variable.map.value[[0, -1]], variable.column.dtype)
+    ends = variable.grid.from_index(variable.ends, variable.column.dtype)
     ends = np.concatenate([ends, variable.spikes]).astype(np.float64)
     there = ~np.isnan(values)
     off = ~variable.grid.holds(values) & ~np.isin(values, variable.spikes.astype(np.float64)) & there
