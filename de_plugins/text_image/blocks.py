@@ -23,10 +23,11 @@ def _attention(qkv: Tensor) -> Tensor:
 
     On a CPU always in float32: torch's backward pass in bfloat16 takes eight times as long.
     """
+    q, k, v = qkv
     if qkv.device.type != "cpu" or qkv.dtype != torch.bfloat16:
-        return functional.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2)
+        return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
     with torch.autocast("cpu", enabled=False):
-        seen = functional.scaled_dot_product_attention(*qkv.float())
+        seen = functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
     return seen.transpose(1, 2).flatten(2).to(qkv.dtype)
 
 
