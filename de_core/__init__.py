@@ -19,9 +19,10 @@ from de_core.modality import Modality, Noised
 from de_core.paths import Cascaded, Matched, Sequential, Synchronous
 from de_core.plugins import get_modality, list_modalities, register
 from de_core.sampling import Given, SampleState, Trajectory
-from de_core.times import Faces, Independent, Staged, Stratified, Tied
+from de_core.times import Bell, Faces, Independent, Mixed, Staged, Stratified, Tied
 
 __all__ = [
+    "Bell",
     "Bound",
     "Cascaded",
     "ClassifierFreeGuidance",
@@ -37,6 +38,7 @@ __all__ = [
     "Jump",
     "JumpGenerator",
     "Matched",
+    "Mixed",
     "Modality",
     "ModalityInfo",
     "Noised",

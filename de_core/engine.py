@@ -25,6 +25,7 @@ __all__ = [
     "check_precision",
     "get_strategy",
     "power_average",
+    "quick_precision",
 ]
 
 _HORIZON = 16.0  # averaging weights grow like step^16: the average looks back over about a twentieth of the run
@@ -153,6 +154,16 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise DiffuseError(f"training: unknown precision {precision!r}; there are {', '.join(PRECISIONS)}")
     if precision == "bfloat16" and not _has_bfloat16(device):
         raise DiffuseError(f"precision 'bfloat16': the device {device} has no arithmetic for it; use 'float32'")
+
+
+def quick_precision(device: torch.device | str = "cpu") -> str:
+    """The precision in which matrix products are faster: "bfloat16" where the device has units for it (on a CPU, AMX),
+    else "float32"."""
+    device = torch.device(device)
+    if device.type == "cpu":
+        able = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
+        return "bfloat16" if able and _has_bfloat16(device) else "float32"
+    return "bfloat16" if _has_bfloat16(device) else "float32"
 
 
 def _has_bfloat16(device: torch.device) -> bool:

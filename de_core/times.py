@@ -16,7 +16,7 @@ from torch import Tensor
 
 from de_core.errors import DiffuseError
 
-__all__ = ["Faces", "Independent", "Staged", "Stratified", "Tied", "TimePolicy", "default_times"]
+__all__ = ["Bell", "Faces", "Independent", "Mixed", "Staged", "Stratified", "Tied", "TimePolicy", "default_times"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -135,6 +135,82 @@ class Staged:
             raise DiffuseError(f"stages: no modality {sorted(set(held) - set(shapes))}; there are {sorted(shapes)}")
         t = policy.draw(shapes, rng=rng, progress=progress)
         return {name: torch.full_like(v, held[name]) if name in held else v for name, v in t.items()}
+
+
+@attrs.frozen
+class Bell:
+    """Times of another policy, some of them bent from uniform to logit-normal: more of training where it counts.
+
+    t = 1/(1 + exp(-(mean + spread z))), z the normal quantile of the time that ``inner`` drew, which is to be uniform.
+
+    Args:
+        bells: name -> (mean, spread) of logit t, spread above 0; other modalities keep their times.
+        share: of the samples whose times are bent, in [0, 1]; the rest keep theirs, so that none is left out.
+        inner: the policy that is bent.
+
+    Source: Esser et al. 2024 (2403.03206), logit-normal sampling.
+    """
+
+    bells: Mapping[str, tuple[float, float]]
+    share: float = 0.85
+    inner: TimePolicy = attrs.field(factory=Stratified)
+
+    def __attrs_post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise DiffuseError(f"bell: expected share in [0, 1], got {self.share}")
+        for name, (_, spread) in self.bells.items():
+            if not spread > 0:
+                raise DiffuseError(f"bell: expected a spread above 0 for '{name}', got {spread}")
+
+    def draw(self, shapes: Shapes, *, rng: torch.Generator, progress: float = 0.0) -> dict[str, Tensor]:
+        _check_names("bell", self.bells, shapes)
+        t = self.inner.draw(shapes, rng=rng, progress=progress)
+        bent = _uniform((next(iter(shapes.values()))[0],), rng) < self.share
+        for name, (mean, spread) in self.bells.items():
+            z = torch.special.ndtri(t[name].clamp(1e-6, 1 - 1e-6))
+            rows = bent.reshape(-1, *[1] * (z.ndim - 1))
+            t[name] = torch.where(rows, torch.sigmoid(mean + spread * z), t[name])
+        return t
+
+
+@attrs.frozen
+class Mixed:
+    """Each sample by one of several policies, with modalities held at fixed times on demand.
+
+    Args:
+        parts: (share, policy, held): of the samples so many, up to less than one a batch, are drawn by ``policy``, with
+            every modality of ``held`` set to its fixed time in [0, 1]. Shares are above 0 and need not sum to 1.
+    """
+
+    parts: Sequence[tuple[float, TimePolicy, Mapping[str, float]]]
+
+    def __attrs_post_init__(self) -> None:
+        if not self.parts or not all(share > 0 for share, _, _ in self.parts):
+            raise DiffuseError(f"mixed: expected parts of shares above 0, got {[share for share, _, _ in self.parts]}")
+        for name, t in (item for _, _, held in self.parts for item in held.items()):
+            if not 0 <= t <= 1:
+                raise DiffuseError(f"mixed: expected '{name}' held at a time in [0, 1], got {t}")
+
+    def draw(self, shapes: Shapes, *, rng: torch.Generator, progress: float = 0.0) -> dict[str, Tensor]:
+        batch = next(iter(shapes.values()))[0]
+        shares = torch.tensor([share for share, _, _ in self.parts], device=rng.device)
+        place = _low_discrepancy((batch,), rng)
+        which = torch.bucketize(place, (shares.cumsum(0) / shares.sum())[:-1], right=True)
+        out = {name: torch.empty(shape, device=rng.device) for name, shape in shapes.items()}
+        for k, (_, policy, held) in enumerate(self.parts):
+            _check_names("mixed", held, shapes)
+            rows = (which == k).nonzero()[:, 0]
+            if not len(rows):
+                continue
+            t = policy.draw({n: (len(rows), *shape[1:]) for n, shape in shapes.items()}, rng=rng, progress=progress)
+            for name in shapes:
+                out[name][rows] = torch.full_like(t[name], held[name]) if name in held else t[name]
+        return out
+
+
+def _check_names(what: str, names: Mapping[str, object], shapes: Shapes) -> None:
+    if unknown := sorted(set(names) - set(shapes)):
+        raise DiffuseError(f"{what}: no modality {unknown}; there are {sorted(shapes)}")
 
 
 def default_times() -> TimePolicy:

@@ -162,3 +162,12 @@ def test_shared_samples(tmp_path):
         load_samples(tmp_path / "nowhere")
     with pytest.raises(DiffuseError, match="modality 'x'"):  # refused whole, also by a rank whose rows would fit
         sample_shards(JOINT, net, 7, out=tmp_path, rng=3, given={"x": whole[:4]}, world=World(0, 3))
+
+
+def test_the_quick_precision_is_that_of_the_units_there_are(monkeypatch):
+    monkeypatch.setattr(engine_module, "_has_bfloat16", lambda device: True)
+    for able, wanted in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: {"amx_bf16": able}, raising=False)
+        assert engine_module.quick_precision() == wanted
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert engine_module.quick_precision() == "float32"

@@ -16,6 +16,7 @@ from de_plugins.text_image.scenes.judge import SceneJudge, cells_of
 from de_plugins.text_image.scenes.kinds import KINDS
 from de_plugins.text_image.scenes.metrics import frechet
 from de_plugins.text_image.scenes.model import scenes_process
+from de_plugins.text_image.scenes.training import SceneRun
 from de_plugins.text_image.scenes.world import CELLS, COLOURS, draw_scenes, held_out_kinds, paint
 
 
@@ -156,3 +157,10 @@ def test_bad_calls_of_the_command(tmp_path, capsys, args, words):
     assert main(["scenes", "--out", str(tmp_path / "o"), *args]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "o").exists()
+
+
+def test_no_stage_draws_rows_that_teach_it_nothing():
+    for stage in SceneRun(stages="three").plan():
+        t = stage.times.draw({"image": (400,), "caption": (400,)}, rng=torch.Generator().manual_seed(0))
+        taught = torch.stack([t[name] > 0 for name, weight in stage.weights.items() if weight])
+        assert bool(taught.any(0).all()), stage.name

@@ -5,7 +5,18 @@ import math
 import pytest
 import torch
 
-from de_core import DiffuseError, Faces, Independent, JointProcess, Staged, Stratified, Tied, get_modality
+from de_core import (
+    Bell,
+    DiffuseError,
+    Faces,
+    Independent,
+    JointProcess,
+    Mixed,
+    Staged,
+    Stratified,
+    Tied,
+    get_modality,
+)
 from de_core.times import default_times
 
 SHAPES = {"a": (4000,), "b": (4000, 2, 3), "c": (4000,)}
@@ -105,3 +116,40 @@ def test_the_process_brings_times_to_where_training_stops():
         assert float(moving.min()) >= m.t_min * (1 - 1e-6)
         assert float(t[name].max()) == 1
         assert bool((t[name] == 0).any())
+
+
+def test_a_bell_is_logit_normal_in_its_share():
+    """Mean and deviation of logit t within five standard errors of 4,000 draws; the other names keep their times."""
+    t = Bell({"a": (0.9, 1.0)}, share=1.0).draw(SHAPES, rng=rng(6))
+    logit = t["a"].double().logit()
+    assert abs(float(logit.mean()) - 0.9) < 5 / math.sqrt(4000)
+    assert abs(float(logit.std()) - 1.0) < 5 / math.sqrt(8000)
+    assert abs(float(t["c"].mean()) - 0.5) < 5 * 0.29 / math.sqrt(4000)
+    kept = Bell({"a": (0.9, 1.0)}, share=0.0).draw(SHAPES, rng=rng(6))["a"]
+    assert torch.equal(kept, Stratified().draw(SHAPES, rng=rng(6))["a"])
+
+
+def test_a_mixture_holds_what_it_promises_in_every_batch():
+    parts = [(0.3, Tied(), {"a": 0.0}), (0.1, Tied(), {"c": 1.0}), (0.6, Tied(), {})]
+    t = Mixed(parts).draw({"a": (40,), "c": (40,)}, rng=rng(7))
+    clean, absent = t["a"] == 0, t["c"] == 1
+    assert (int(clean.sum()), int(absent.sum())) == (12, 4)
+    assert not bool((clean & absent).any())
+    rest = ~clean & ~absent
+    assert torch.equal(t["a"][rest], t["c"][rest])
+    assert bool((t["a"][rest].sort().values.diff() < 2 / 24).all())  # evenly spread within its part
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Bell({"a": (0.0, 0.0)}), "bell: expected a spread above 0 for 'a', got 0.0"),
+        (lambda: Bell({}, share=2.0), "bell: expected share in"),
+        (lambda: Mixed([]), "mixed: expected parts of shares above 0"),
+        (lambda: Mixed([(1.0, Tied(), {"a": 2.0})]), "mixed: expected 'a' held at a time in"),
+        (lambda: Mixed([(1.0, Tied(), {"z": 0.0})]).draw(SHAPES, rng=rng(8)), "mixed: no modality"),
+    ],
+)
+def test_mixtures_and_bells_that_cannot_be(make, words):
+    with pytest.raises(DiffuseError, match=words):
+        make()

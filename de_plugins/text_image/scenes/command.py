@@ -36,7 +36,12 @@ class Command:
         parser.add_argument("--size", default="nano", choices=list(SIZES), help="of the network (default: nano)")
         about = "8×8 digits of scikit-learn, or 28×28 ones of MNIST (default: sklearn)"
         parser.add_argument("--digits", default="sklearn", choices=list(CHOICES["digits"]), help=about)
-        for name, default in (("stages", "one"), ("times", "decoupled"), ("objective", "simple")):
+        for name, default in (
+            ("stages", "one"),
+            ("times", "decoupled"),
+            ("objective", "simple"),
+            ("precision", "auto"),
+        ):
             about = f"of training (default: {default})"
             parser.add_argument(f"--{name}", default=default, choices=list(CHOICES[name]), help=about)
         parser.add_argument("--batch", type=int, default=64, metavar="N", help="scenes a step (default: 64)")
