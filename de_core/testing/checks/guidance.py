@@ -211,15 +211,17 @@ def _shares(models: tuple[Tensor, Tensor], guided: Tensor, weight: float) -> int
     seen = (counts[0] >= 50) & (counts[1] >= 50)
     if int(seen.sum()) < 2:
         return 0
-    # a logarithm of a count has the error 1/sqrt(count)
+    # a logarithm of a count has the error 1/sqrt(count), and twice the variance covers its skew from 50 on; a state that
+    # is expected less often, and comes less often, says nothing
     want = weight * (counts[0] + 1e-9).log() + (1 - weight) * (counts[1] + 1e-9).log()
-    got = (counts[2] + 0.5).log()
-    off = torch.where(seen, got - want, 0.0)
-    error = (
-        weight**2 / counts[0].clamp_min(1) + (1 - weight) ** 2 / counts[1].clamp_min(1) + 1 / counts[2].clamp_min(1)
-    ).sqrt()
     best = int(torch.where(seen, counts[2], 0.0).argmax())
-    gap = zscore((off - off[best])[seen], (error + error[best])[seen], 0.02)
+    most = torch.maximum(counts[2], (want - want[best]).exp() * counts[2][best])
+    held = seen & (most >= 50)
+    off = torch.where(held, (counts[2] + 0.5).log() - want, 0.0)
+    error = (
+        weight**2 / counts[0].clamp_min(1) + (1 - weight) ** 2 / counts[1].clamp_min(1) + 2 / most.clamp_min(1)
+    ).sqrt()
+    gap = zscore((off - off[best])[held], (error + error[best])[held], 0.02) if bool(held[best]) else 0.0
     shares = (counts[2] / counts[2].sum())[seen].tolist()
     true = (want.exp() / want.exp()[seen].sum())[seen].tolist()
     require(
