@@ -243,7 +243,7 @@ class Number:
         return out
 
     def values_at(self, score: np.ndarray) -> np.ndarray:
-        """The plain numbers (n,), beside all clusters, of scores (n,) that a model drew; not decreasing in the score."""
+        """The plain numbers (n,), beside all clusters, of scores (n,) that a model drew; never decreasing."""
         score = score if self.calibration is None else self.calibration(score)
         return self.grid.from_index(self.map.inverse(score), self.column.dtype)
 

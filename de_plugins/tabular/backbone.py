@@ -180,7 +180,7 @@ class TableMLP(nn.Module):
         self.group_head = GroupHead(groups, width) if groups else None
 
     def forward(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
-        h, out = self.bias, {}
+        h, out, along = self.bias, {}, None
         if self.class_sizes:
             h = h + functional.embedding_bag(x["classes"] + self.offsets, self.enter(), mode="sum")
         if self.measure is not None:
@@ -189,8 +189,8 @@ class TableMLP(nn.Module):
             features = [number, alpha * number, clock.flatten(1), self.waves(number).flatten(1)]
             h = h + self.measure(torch.cat(features, 1))
             if self.directions is not None:
-                along, size = self.directions(number, alpha)
-                h = h + self.along_in(along)
+                along = self.directions(number, alpha)
+                h = h + self.along_in(along[0])
         if self.groups_in is not None:
             h = h + self.groups_in(x, t)
         for block in self.blocks:
@@ -201,8 +201,8 @@ class TableMLP(nn.Module):
         if self.velocity is not None:
             level, slope = self.velocity(h).chunk(2, 1)
             out["numbers"] = level + slope * x["numbers"]
-            if self.directions is not None:
-                out["numbers"] = out["numbers"] + self.directions.back(self.along_out(h) * size)
+            if self.directions is not None and along is not None:
+                out["numbers"] = out["numbers"] + self.directions.back(self.along_out(h) * along[1])
         return out if self.group_head is None else out | self.group_head(h, x, t)
 
     @classmethod
@@ -227,7 +227,7 @@ class TableMLP(nn.Module):
         for rank in [r for r in (32, 16, 12, 8, 6, 4, 3, 2, 1) if r <= _RANKS[preset]]:
             # the widest network whose gates are as wide as it is; then wider gates from what is left
             width = max((w for w in range(8, 1025, 8) if size(w, w, rank) <= most), default=0)
-            if width and (best is None or width > 1.5 * best["width"]):
+            if width and (best is None or width > 2 * best["width"]):  # a low rank costs more than a narrow layer
                 spare = most - size(width, width, rank)
                 hidden = width + spare // (depth * (3 * width + 2))
                 best = {"width": width, "hidden": hidden, "depth": depth, "rank": rank, "directions": directions}

@@ -1,11 +1,20 @@
 """The table network: its size, its start, and that large columns held in few parameters are what they say."""
 
+import math
+
 import pytest
 import torch
 
 from de_core import DiffuseError
 from de_core.plugins import get_component
-from de_plugins.tabular.backbone import PRESETS, ClassTable, TableMLP, count_parameters
+from de_plugins.tabular.backbone import (
+    PRESETS,
+    ClassTable,
+    Directions,
+    TableMLP,
+    count_directions,
+    count_parameters,
+)
 
 ADULT = (73, 9, 16, 16, 7, 15, 6, 5, 2, 119, 92, 94, 42, 2)
 TABLES = [(ADULT, 1), ((), 10), ((2,), 10), ((10,) * 200, 0), ((3,), 0), ((500,) * 4, 3)]
@@ -85,3 +94,32 @@ def test_a_table_too_wide_says_what_to_do():
 
 def test_registered_as_a_backbone():
     assert get_component("backbone", "table-mlp") is TableMLP
+
+
+@pytest.mark.parametrize("t", [0.02, 0.4, 0.95])
+def test_directions_have_unit_size_at_every_time(t):
+    """Where the clocks agree, x along the directions has covariance 1: D Q'(alpha^2 C + sigma^2) Q D. And v along one,
+    given x, has the variance of x0 given x over sigma^2, l/(alpha^2 l + sigma^2). In float32: some 1e-5."""
+    root = torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    covariance = root @ root.T / 5 + 0.05 * torch.eye(5)
+    directions = Directions(5, 5, covariance)
+    alpha, sigma = math.cos(math.pi * t / 2), math.sin(math.pi * t / 2)
+    of_x = alpha**2 * covariance + sigma**2 * torch.eye(5)
+    x = torch.linalg.cholesky(of_x).T.float()  # rows whose products sum to the covariance
+    along, size = directions(x, torch.full((5, 5), alpha))
+    torch.testing.assert_close(along.T @ along, torch.eye(5), rtol=0, atol=1e-4)
+    of_x0 = covariance - alpha**2 * covariance @ torch.linalg.inv(of_x) @ covariance
+    left = directions.back(torch.diag(size[0])).double()  # rows: what unit outputs become
+    torch.testing.assert_close(left.T @ left, of_x0 / sigma**2, rtol=1e-3, atol=1e-4)
+
+
+def test_directions_kept_are_the_sharpest_and_survive_saving():
+    covariance = torch.tensor([[1.0, 0.99, 0.0], [0.99, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    kept = Directions(3, 1, covariance)
+    assert float(kept.variance) == pytest.approx(0.01, rel=1e-4)
+    assert kept.directions[:, 0].abs().tolist() == pytest.approx([0.5**0.5, 0.5**0.5, 0.0], abs=1e-6)
+    again = Directions(3, 1, None)
+    again.load_state_dict(kept.state_dict())
+    assert torch.equal(again.directions, kept.directions)
+    assert not any(p.requires_grad for p in again.parameters())
+    assert [count_directions(n, 64_000) for n in (0, 1, 2, 40, 400)] == [0, 0, 2, 40, 16]

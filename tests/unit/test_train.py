@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from de_core import DiffuseError, JointProcess, get_modality
+from de_core.optimizer import Optimizer
 from de_core.train import TensorSource, Trainer
 
 
@@ -33,11 +34,12 @@ def run(steps, **options):
     return trainer, trainer.fit(ROWS)
 
 
-def test_a_run_that_stops_and_resumes_is_the_run(tmp_path):
+@pytest.mark.parametrize("orthogonal", [(), ("last",), ("first", "last")])
+def test_a_run_that_stops_and_resumes_is_the_run(tmp_path, orthogonal):
     """Bit for bit: weights, averages, optimiser, batches, clocks and noises are those of the steps not taken yet."""
-    _, whole = run(7)
+    _, whole = run(7, orthogonal=orthogonal)
     model = net()
-    first = Trainer(JOINT, model, steps=7, batch_size=16, progress=False)
+    first = Trainer(JOINT, model, steps=7, batch_size=16, progress=False, orthogonal=orthogonal)
     taken = first.joint.loss
     calls = []
 
@@ -51,13 +53,38 @@ def test_a_run_that_stops_and_resumes_is_the_run(tmp_path):
     first.joint.loss = stop
     assert first.fit(ROWS).interrupted
     first.save(tmp_path / "stopped")
-    second = Trainer(JOINT, net(), steps=7, batch_size=16, progress=False)
+    second = Trainer(JOINT, net(), steps=7, batch_size=16, progress=False, orthogonal=orthogonal)
     second.resume(tmp_path / "stopped")
     assert second.step == 3
     found = second.fit(ROWS)
     assert found.steps == whole.steps == 7
     for a, b in zip(found.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_orthogonal_steps_move_every_direction_alike():
+    """One step of Muon along a gradient of rank 2 with singular values 100 and 1: both directions move by the step's
+    0.2 sqrt(larger side) rates, times 3, to within the 0.5 to 1.5 of the iteration (five steps of Newton and Schulz)."""
+    model = net(width=8)
+    trainer = Optimizer(model, 1e-2, (0.9, 0.99), 0.0, ["last"])
+    before = model.last.weight.detach().clone()
+    left, right = torch.linalg.qr(torch.randn(2, 2))[0], torch.linalg.qr(torch.randn(8, 2))[0]
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    model.last.weight.grad = left @ torch.diag(torch.tensor([100.0, 1.0])) @ right.T
+    trainer.set_rate(1e-2)
+    trainer.step()
+    moved = left.T @ (before - model.last.weight.detach()) @ right
+    size = 3 * 1e-2 * 0.2 * 8**0.5
+    assert (moved.diag() > 0.3 * size).all()  # bfloat16 on top
+    assert (moved.diag() < 1.6 * size).all()
+    assert moved[0, 1].abs() < 0.2 * size
+    assert moved[1, 0].abs() < 0.2 * size
+
+
+def test_orthogonal_names_matrices():
+    with pytest.raises(DiffuseError, match="orthogonal= names 'middle', below which the model has no matrix"):
+        Trainer(JOINT, net(), steps=1, orthogonal=["middle"])
 
 
 def test_the_average_has_weights_that_grow_like_a_power():

@@ -211,8 +211,8 @@ def _shares(models: tuple[Tensor, Tensor], guided: Tensor, weight: float) -> int
     seen = (counts[0] >= 50) & (counts[1] >= 50)
     if int(seen.sum()) < 2:
         return 0
-    # a logarithm of a count has the error 1/sqrt(count), and twice the variance covers its skew from 50 on; a state that
-    # is expected less often, and comes less often, says nothing
+    # a logarithm of a count has the error 1/sqrt(count), and twice the variance covers its skew from 50 on; a state
+    # that is expected less often, and comes less often, says nothing
     want = weight * (counts[0] + 1e-9).log() + (1 - weight) * (counts[1] + 1e-9).log()
     best = int(torch.where(seen, counts[2], 0.0).argmax())
     most = torch.maximum(counts[2], (want - want[best]).exp() * counts[2][best])
