@@ -64,7 +64,7 @@ def test_a_run_that_stops_and_resumes_is_the_run(tmp_path, orthogonal):
 
 def test_orthogonal_steps_move_every_direction_alike():
     """One step of Muon along a gradient of rank 2 with singular values 100 and 1: both directions move by the step's
-    0.2 sqrt(larger side) rates, times 3, to within the 0.5 to 1.5 of the iteration (five steps of Newton and Schulz)."""
+    0.2 sqrt(larger side) rates, times 3, to within the iteration's 0.5 to 1.5 (Newton and Schulz, five steps)."""
     model = net(width=8)
     trainer = Optimizer(model, 1e-2, (0.9, 0.99), 0.0, ["last"])
     before = model.last.weight.detach().clone()
