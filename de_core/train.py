@@ -69,7 +69,8 @@ class Trainer:
         lr: peak learning rate; it rises linearly over the first ``warmup`` share of the budget and falls to 0 as a
             cosine.
         weight_decay, betas: of AdamW.
-        orthogonal: names of submodules whose matrices go by Muon (``de_core.optimizer``): hidden layers. Not under "fsdp".
+        orthogonal: names of submodules, hidden layers, whose matrices go by Muon (``de_core.optimizer``); not under
+            "fsdp".
         clip: largest gradient norm.
         objective, form, weights, times: as in ``JointProcess.loss``.
         seed: of everything that is drawn.
