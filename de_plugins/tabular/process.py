@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _HELD_OUT = 500  # rows at most: the error of a bound's change is some hundredths of a nat
+_LOOK = 50_000  # rows that the covariance is taken of
 BLOCK = 4096
 """Rows that are sampled together: many, since the networks are small."""
 
@@ -87,10 +88,11 @@ def log_shares(coded: Encoded, sizes: tuple[int, ...]) -> Tensor:
 
 
 def covariance(coded: Encoded, rng: torch.Generator) -> Tensor | None:
-    """Of the numbers of a coded table, (C, C) float64; None for less than two."""
+    """Of the numbers of a coded table, at most `_LOOK` rows of it, (C, C) float64; None for less than two numbers."""
     if coded.numbers.shape[1] < 2:
         return None
-    rows = rows_of(coded, rng)["numbers"].double()
+    some = coded if len(coded) <= _LOOK else take(coded, torch.randint(len(coded), (_LOOK,), generator=rng))
+    rows = rows_of(some, rng)["numbers"].double()
     rows = rows - rows.mean(0)
     return rows.T @ rows / len(rows)
 
