@@ -2,8 +2,8 @@
 
     DIFFUSE_DATA=folder python benchmarks/tabular_dit.py [--rounds N] [--threads T]
 
-Each does whole steps of its own recipe through the trainer's parts (noising, loss, gradient, clipping, AdamW, averaged
-weights), in turn, in one process; the ratio is the median over neighbours. Prints one JSON object.
+Each does whole steps of its own recipe through the trainer's parts (noising, loss, gradient, clipping, optimiser,
+averaged weights), in turn, in one process; the ratio is the median over neighbours. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from de_core.train import Trainer
 from de_plugins.tabular import read_table
 from de_plugins.tabular._saving import build
 from de_plugins.tabular.codec import TableCodec
-from de_plugins.tabular.process import TableSource, TableTimes, log_shares, table_process
+from de_plugins.tabular.process import TableSource, TableTimes, covariance, log_shares, table_process
 
 BATCH = 2048
 
@@ -41,16 +41,24 @@ def main() -> None:
     sizes, numbers = codec.class_sizes, codec.num_numbers
     kinds = {
         "table-mlp": ("nano", "simple", TableTimes()),
-        "table-dit": ("paper", "paper-tabular", TableTimes(0.0, 0.0)),
+        "table-dit": ("paper", "paper-tabular", TableTimes(0.0, 0.0, 1.0)),
     }
     trainers, counts = {}, {}
     for name, (preset, objective, times) in kinds.items():
         settings = get_component("backbone", name).for_preset(preset, sizes, numbers)
-        model = build(get_component("backbone", name), settings, codec, 0, log_shares(coded, sizes))
+        network = get_component("backbone", name)
+        model = build(network, settings, codec, 0, log_shares(coded, sizes), covariance(coded, stream(0, "covariance")))
         counts[name] = sum(p.numel() for p in model.parameters())
         joint = table_process(sizes, numbers, objective)
         trainers[name] = Trainer(
-            joint, model, steps=1, batch_size=BATCH, objective=objective, times=times, progress=False
+            joint,
+            model,
+            steps=1,
+            batch_size=BATCH,
+            objective=objective,
+            times=times,
+            orthogonal=getattr(network, "orthogonal", ()),
+            progress=False,
         )
     source = TableSource(coded)
     took: dict[str, list[float]] = {name: [] for name in trainers}

@@ -123,7 +123,7 @@ class CodedMLP(TableMLP):
 
 def network(code: Code | None, sizes: tuple[int, ...], numbers: int, marginals: Tensor) -> TableMLP:
     """The largest of its kind within the parameters of the native one of preset nano, refused if 2 % smaller."""
-    settings = TableMLP.for_preset("nano", sizes, numbers)
+    settings = TableMLP.for_preset("nano", sizes, numbers) | {"directions": 0}  # of numbers alone: no arm has them
     if code is None:
         return TableMLP(sizes, numbers, **settings, marginals=marginals)
     most, dims = count_parameters(sizes, numbers, **settings), code.dims

@@ -146,8 +146,9 @@ class TableSource:
 class TableTimes:
     """Clocks of the columns, by row: every pattern that sampling, imputation and guidance show to a network.
 
-    Most rows have one t = u^``tilt`` for all columns, u ~ U(0, 1) and evenly spread over the batch: what ties columns
-    to each other closely shows at low noise, which half of a cosine's time hardly has. In a share ``given`` of the rows
+    Most rows have one t = u^``tilt`` for all columns, u ~ U(0, 1) and evenly spread over the batch; the power is of
+    tables with two numbers or more, since what ties numbers closely shows at low noise, of which a cosine's time has
+    little. In a share ``given`` of the rows
     each column is clean (t = 0) with a probability that is itself uniform, as when it is given; the rest keep t. In a
     share ``loose`` each number has a clock of its own, as when it is given with noise. Masked columns need neither: a
     tied clock already shows every set of them.
@@ -162,13 +163,14 @@ class TableTimes:
     ) -> dict[str, Tensor]:
         """``shapes``: (B, columns) by name; (B,) of a group."""
         batch = next(iter(shapes.values()))[0]
+        tilt = self.tilt if shapes.get("numbers", (0, 0))[1] > 1 else 1.0
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=rng, device=rng.device)
 
         def spread(rows: int) -> Tensor:
             order = uniform(rows, batch).argsort(1)
-            return ((order + uniform(rows, 1)) / batch).T ** self.tilt
+            return ((order + uniform(rows, 1)) / batch).T ** tilt
 
         t = spread(1)
         kind, share = uniform(batch, 1), uniform(batch, 1)
