@@ -47,7 +47,8 @@ def main() -> None:
     for name, (preset, objective, times) in kinds.items():
         settings = get_component("backbone", name).for_preset(preset, sizes, numbers)
         network = get_component("backbone", name)
-        model = build(network, settings, codec, 0, log_shares(coded, sizes), covariance(coded, stream(0, "covariance")))
+        spread = covariance(coded, stream(0, "covariance"))
+        model = build(network, settings, codec, 0, log_shares(coded, sizes), spread)
         counts[name] = sum(p.numel() for p in model.parameters())
         joint = table_process(sizes, numbers, objective)
         trainers[name] = Trainer(
