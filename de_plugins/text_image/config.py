@@ -29,7 +29,7 @@ _TABLES = {
         *("objective", "steps", "minutes", "batch_size", "lr", "betas", "weight_decay", "warmup", "clip"),
         *("precision", "strategy", "accumulate", "compile", "seed"),
     },
-    "stages": {"name", "share", "weights", "frozen"},
+    "stages": {"name", "share", "weights", "frozen", "batch_size"},
 }
 
 
@@ -70,7 +70,8 @@ class Config:
         """The same depths, patches and tokens at a width of 32, 512 words and a batch of 2, in single precision."""
         size = attrs.evolve(self.size, width=32, heads=2, head_width=16, condition=32)
         training = {**self.training, "batch_size": 2, "precision": "float32", "strategy": "ddp", "accumulate": 1}
-        return attrs.evolve(self, size=size, vocabulary=min(self.vocabulary, 512), training=training)
+        stages = tuple(attrs.evolve(stage, batch_size=None) for stage in self.stages)
+        return attrs.evolve(self, size=size, vocabulary=min(self.vocabulary, 512), training=training, stages=stages)
 
 
 def load_config(path: str | Path) -> Config:
@@ -113,7 +114,13 @@ def _config(tables: Mapping[str, Any]) -> Config:
     if len(image) != 3 or min(image) < 1:
         raise DiffuseError(f"config: [data] image: expected channels, height and width, got {list(data['image'])}")
     stages = tuple(
-        Stage(s["name"], float(s["share"]), dict(s.get("weights", {})), frozen=tuple(s.get("frozen", ())))
+        Stage(
+            s["name"],
+            float(s["share"]),
+            dict(s.get("weights", {})),
+            frozen=tuple(s.get("frozen", ())),
+            batch_size=s.get("batch_size"),
+        )
         for s in tables["stages"]
     )
     training = dict(tables["training"])

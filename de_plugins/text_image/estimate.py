@@ -73,7 +73,8 @@ def estimate(config: Config) -> dict[str, Any]:
         "measured_flops_per_second": rate,
     }
     if "steps" in config.training:
-        rows = config.training["steps"] * config.training.get("batch_size", 256)
+        batch, whole = config.training.get("batch_size", 256), sum(stage.share for stage in config.stages)
+        rows = round(config.training["steps"] * sum(s.share * (s.batch_size or batch) for s in config.stages) / whole)
         out |= {"rows": rows, "days": rows * passes * flops / rate / 86_400}
     return out
 

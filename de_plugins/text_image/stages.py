@@ -27,6 +27,7 @@ class Stage:
         weights: of the modalities' losses; 0 leaves one out.
         times: how the clocks are drawn.
         frozen: parts of the network that hold still, as ``MMDiT.freeze`` takes them.
+        batch_size: rows a step; None is the run's.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Stage:
     weights: Mapping[str, float] = attrs.field(factory=dict)
     times: TimePolicy = attrs.field(factory=default_times)
     frozen: tuple[str, ...] = ()
+    batch_size: int | None = None
 
     def __attrs_post_init__(self) -> None:
         if not self.share > 0:
@@ -119,7 +121,7 @@ def train_stages(
             weights=stage.weights,
             times=stage.times,
             out=place,
-            **settings,
+            **settings | ({} if stage.batch_size is None else {"batch_size": stage.batch_size}),
         )
         if place is not None and (place / "checkpoint").is_dir():
             trainer.resume(place / "checkpoint")

@@ -5,6 +5,7 @@ import torch
 
 from de_core import JointProcess, get_modality
 from de_core.errors import DiffuseError
+from de_core.source import TensorSource
 from de_core.times import Faces
 from de_plugins.text_image.mmdit import MMDiT, Size
 from de_plugins.text_image.stages import Stage, single_stage, three_stages, train_stages
@@ -91,6 +92,19 @@ def test_a_run_that_was_cut_off_goes_on(joint, tmp_path):
 def test_one_stage_is_plain_training(joint):
     start, end = snapshots(joint, single_stage(WEIGHTS, Faces()))
     assert moved(start, end) == {"joint", "own.image", "own.text"}
+
+
+def test_a_stage_has_its_own_batch(joint):
+    rows = []
+
+    class Seen(TensorSource):
+        def batch(self, index, rng):
+            rows.append(len(index))
+            return super().batch(index, rng)
+
+    stages = (Stage("small", 0.5, WEIGHTS, batch_size=4), Stage("large", 0.5, WEIGHTS))
+    train_stages(joint, network(joint), Seen(data()), stages, steps=4, batch_size=16, progress=False)
+    assert rows == [4, 4, 16, 16]
 
 
 def test_what_is_refused(joint):

@@ -78,6 +78,9 @@ def test_the_papers_run_is_counted_and_takes_a_step(capsys):
     config = load_config("paper")
     assert (config.size.width, config.size.joint, config.size.own, config.patch) == (1024, 8, 6, 2)
     assert [stage.frozen for stage in config.stages] == [(), ("joint", "image"), ()]
+    assert [stage.batch_size or config.training["batch_size"] for stage in config.stages] == [256, 512, 512]
+    # 600, 200 and 140 thousand steps of them, to the shares' three digits
+    assert found["rows"] == pytest.approx(600e3 * 256 + 340e3 * 512, rel=2e-3)
 
 
 def test_operations_are_counted_right(tmp_path):
