@@ -25,7 +25,7 @@ def find_clusters(values: np.ndarray) -> tuple[tuple[float, float], ...]:
     if len(x) > _LOOK:
         x = x[np.linspace(0, len(x) - 1, _LOOK).astype(np.int64)]
     low, high = np.quantile(x, [0.05, 0.95])
-    width, n = WIDTH * (high - low), len(x)
+    width, n = WIDTH * high - WIDTH * low, len(x)  # a difference of the ends may overflow
     if n < ROWS / SHARE or not 0 < width < np.inf:
         return ()
     upto = np.searchsorted(x, x + width, side="right")
