@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _HELD_OUT = 500  # rows at most: the error of a bound's change is some hundredths of a nat
+_TIED = 0.3
 _LOOK = 50_000  # rows that the covariance is taken of
 BLOCK = 4096
 """Rows that are sampled together: many, since the networks are small."""
@@ -146,9 +147,7 @@ class TableSource:
 class TableTimes:
     """Clocks of the columns, by row: every pattern that sampling, imputation and guidance show to a network.
 
-    Most rows have one t = u^``tilt`` for all columns, u ~ U(0, 1) and evenly spread over the batch; the power is of
-    tables with two numbers or more, since what ties numbers closely shows at low noise, of which a cosine's time has
-    little. In a share ``given`` of the rows
+    Most rows have one t = u^``tilt`` for all columns, u ~ U(0, 1) and evenly spread over the batch. In a share ``given`` of the rows
     each column is clean (t = 0) with a probability that is itself uniform, as when it is given; the rest keep t. In a
     share ``loose`` each number has a clock of its own, as when it is given with noise. Masked columns need neither: a
     tied clock already shows every set of them.
@@ -156,21 +155,27 @@ class TableTimes:
 
     given: float = 0.2
     loose: float = 0.1
-    tilt: float = 1.5
+    tilt: float = 1.0
+
+    @classmethod
+    def of(cls, spread: Tensor | None) -> TableTimes:
+        """For numbers of covariance (C, C). What ties some of them closely shows at low noise, of which a cosine's time
+        has little: times are tilted there where a direction has less than `_TIED` of a column's variance."""
+        tied = spread is not None and float(torch.linalg.eigvalsh(spread)[0]) < _TIED
+        return cls(tilt=1.5 if tied else 1.0)
 
     def draw(
         self, shapes: Mapping[str, tuple[int, ...]], *, rng: torch.Generator, progress: float = 0.0
     ) -> dict[str, Tensor]:
         """``shapes``: (B, columns) by name; (B,) of a group."""
         batch = next(iter(shapes.values()))[0]
-        tilt = self.tilt if shapes.get("numbers", (0, 0))[1] > 1 else 1.0
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=rng, device=rng.device)
 
         def spread(rows: int) -> Tensor:
             order = uniform(rows, batch).argsort(1)
-            return ((order + uniform(rows, 1)) / batch).T ** tilt
+            return ((order + uniform(rows, 1)) / batch).T ** self.tilt
 
         t = spread(1)
         kind, share = uniform(batch, 1), uniform(batch, 1)

@@ -176,7 +176,7 @@ class TableSynthesizer:
                 batch_size=self.batch_size,
                 lr=_LR["paper" if paper else self.preset] if self.lr is None else self.lr,
                 objective=self.objective,
-                times=TableTimes(0.0, 0.0, 1.0) if paper else TableTimes(),
+                times=TableTimes(0.0, 0.0) if paper else TableTimes.of(spread),
                 weights=None if paper else dict.fromkeys(joint.modalities, share),
                 orthogonal=() if paper else getattr(network, "orthogonal", ()),
                 **(_PAPER if paper else {}),

@@ -3,6 +3,7 @@
 import json
 import math
 
+import attrs
 import numpy as np
 import pandas as pd
 import pytest
@@ -248,6 +249,15 @@ def test_times_show_every_pattern():
     assert (only == only[:, :1]).all()
     # evenly spread: one time in each of 64 equal parts
     assert torch.equal((only[:, 0].double() * 64 - 1e-3).floor().long().clamp(0).unique().diff().max(), torch.tensor(1))
+
+
+def test_times_are_tilted_to_low_noise_where_numbers_are_tied():
+    assert TableTimes.of(None).tilt == TableTimes.of(torch.eye(3)).tilt == 1.0
+    tied = TableTimes.of(torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
+    assert tied.tilt == 1.5
+    t = attrs.evolve(tied, given=0.0, loose=0.0).draw({"numbers": (4096, 2)}, rng=torch.Generator().manual_seed(0))
+    # one time in each of 4096 equal parts of u: the mean of u^1.5 is 1/2.5 to within a part
+    assert abs(float(t["numbers"].mean()) - 0.4) < 1 / 4096
 
 
 def test_absent_numbers_are_fresh_noise_and_the_bound_takes_them_off():
