@@ -147,10 +147,10 @@ class TableSource:
 class TableTimes:
     """Clocks of the columns, by row: every pattern that sampling, imputation and guidance show to a network.
 
-    Most rows have one t = u^``tilt`` for all columns, u ~ U(0, 1) and evenly spread over the batch. In a share ``given`` of the rows
-    each column is clean (t = 0) with a probability that is itself uniform, as when it is given; the rest keep t. In a
-    share ``loose`` each number has a clock of its own, as when it is given with noise. Masked columns need neither: a
-    tied clock already shows every set of them.
+    Most rows have one t = u^``tilt`` for all columns, u ~ U(0, 1) and evenly spread over the batch. In a share
+    ``given`` of the rows each column is clean (t = 0) with a probability that is itself uniform, as when it is given;
+    the rest keep t. In a share ``loose`` each number has a clock of its own, as when it is given with noise. Masked
+    columns need neither: a tied clock already shows every set of them.
     """
 
     given: float = 0.2
