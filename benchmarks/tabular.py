@@ -1,7 +1,7 @@
 """The six tables in minutes: fit, draw, score, beside what is published and what else runs here.
 
-    DIFFUSE_DATA=folder python benchmarks/tabular.py [--data adult,magic] [--preset P] [--minutes M] [--seeds N]
-        [--draws N] [--threads T] [--out results.json] [--peers --peer-python PYTHON]
+    DIFFUSE_DATA=folder python benchmarks/tabular.py [--data adult,magic] [--preset P] [--minutes M] [--steps N]
+        [--seeds N] [--draws N] [--threads T] [--out results.json] [--peers --peer-python PYTHON]
 
 For each data set and training seed a process of its own fits a `TableSynthesizer` on the training rows, draws as many
 and scores them by the published protocol: Shape and Trend against the training table (Trend over all pairs; "trend,
@@ -70,12 +70,14 @@ def score(name: str, train: pd.DataFrame, test: pd.DataFrame, fake: pd.DataFrame
     return out
 
 
-def ours(name: str, preset: str, minutes: float, seed: int, draws: int, threads: int) -> dict[str, Any]:
+def ours(
+    name: str, preset: str, minutes: float, steps: int | None, seed: int, draws: int, threads: int
+) -> dict[str, Any]:
     """One training: its scores, and what it cost."""
     torch.set_num_threads(threads)
     train, test = load(name)
     began = time.perf_counter()
-    synthesizer = TableSynthesizer(preset, minutes, seed, progress=False).fit(train)
+    synthesizer = TableSynthesizer(preset, minutes, seed, max_steps=steps, progress=False).fit(train)
     fitted = time.perf_counter()
     fake = synthesizer.sample(len(train), rng=seed)
     drawn = time.perf_counter()
@@ -181,6 +183,7 @@ def main() -> None:
     parser.add_argument("--data", default=",".join(SETS), help="names, with commas between")
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training, a data set and seed")
+    parser.add_argument("--steps", type=int, help="an end beside --minutes, which a busy machine does not move")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=20, help="samplings of the first seed's model")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -196,7 +199,8 @@ def main() -> None:
         found: dict[str, Any] = {"anchors": alone(anchors, name), "ours": [], "peers": {}}
         for seed in range(args.seeds):
             draws = args.draws if seed == 0 else 1
-            found["ours"].append(alone(ours, name, args.preset, args.minutes, seed, draws, args.threads))
+            budget = args.preset, args.minutes, args.steps
+            found["ours"].append(alone(ours, name, *budget, seed, draws, args.threads))
             print(f"{name}, seed {seed}: {json.dumps(found['ours'][-1])}", file=sys.stderr, flush=True)
         if args.peers:
             found["peers"]["SMOTE"] = alone(smote, name)
@@ -205,9 +209,10 @@ def main() -> None:
             print(f"{name}, peers: {json.dumps(found['peers'])}", file=sys.stderr, flush=True)
         results[name] = found
         if args.out:
-            about = {"preset": args.preset, "minutes": args.minutes, "threads": args.threads}
+            about = {"preset": args.preset, "minutes": args.minutes, "steps": args.steps, "threads": args.threads}
             atomic_write(args.out, json.dumps({**about, "results": results}, indent=1) + "\n")
-    print(markdown(results, f"ours, {args.preset}, {args.minutes:g} min"))
+    budget = f"{args.minutes:g} min" if args.steps is None else f"{args.steps:,} steps"
+    print(markdown(results, f"ours, {args.preset}, {budget}"))
 
 
 if __name__ == "__main__":
