@@ -113,6 +113,7 @@ def train_stages(
         model.freeze(stage.frozen)
         begin, until = until, until + stage.share / whole
         place = None if out is None else Path(out) / stage.name
+        own: dict[str, Any] = {**settings, **({} if stage.batch_size is None else {"batch_size": stage.batch_size})}
         trainer = Trainer(
             joint,
             model,
@@ -121,7 +122,7 @@ def train_stages(
             weights=stage.weights,
             times=stage.times,
             out=place,
-            **settings | ({} if stage.batch_size is None else {"batch_size": stage.batch_size}),
+            **own,
         )
         if place is not None and (place / "checkpoint").is_dir():
             trainer.resume(place / "checkpoint")
