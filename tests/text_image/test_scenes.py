@@ -134,7 +134,14 @@ def test_the_command_trains_shows_and_loads(tmp_path, capsys, monkeypatch):
     assert main(["scenes", "--out", str(out), "--minutes", "0.02", "--stages", "three", *args]) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert json.loads((out / "metrics.json").read_text()) == metrics
-    assert {"joint", "image_given_caption_one", "caption_given_image_two", "frechet", "floor"} <= set(metrics)
+    assert {
+        "joint",
+        "joint_synchronous",
+        "image_given_caption_one",
+        "caption_given_image_two",
+        "frechet",
+        "floor",
+    } <= set(metrics)
     # seven grids and the completed captions of four, eight pictures to be completed, three runs of eight moments
     assert (out / "index.html").read_text().count("data:image/png;base64,") == 72
     assert {p.name for p in (out / "stages").iterdir()} == {"image", "text", "all"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from de_core import ClassifierFreeGuidance, NoisyGuidance
+from de_core import ClassifierFreeGuidance, NoisyGuidance, Sequential
 from de_core.artifact import atomic_write
 from de_core.errors import DiffuseError
 from de_plugins.text_image.gallery import Grid, write_gallery
@@ -125,10 +125,12 @@ def measured(asker: Asker, rows: int) -> tuple[dict[str, Any], list[Grid]]:
         metrics[f"caption_given_image_{word}"] = sum(right) / rows
         say(f"caption for a picture, {word}: {sum(right) / rows:.3f}")
         grids.append(_grid(f"A caption for a picture, {word}", "The picture was given.", texts, images, right))
-    texts, images, right = asker.both(rows)
+    _, _, right = asker.both(rows)
+    metrics["joint_synchronous"] = sum(right) / rows
+    texts, images, right = asker.both(rows, path=Sequential(("caption", "image")))
     metrics |= {"joint": sum(right) / rows, **asker.distance(images)}
-    say(f"both at once: {metrics['joint']:.3f}")
-    grids.insert(0, _grid("Both at once", "Nothing was given.", texts, images, right))
+    say(f"both: {metrics['joint']:.3f}, and {metrics['joint_synchronous']:.3f} where they come from noise together")
+    grids.insert(0, _grid("Both", "Nothing was given: a caption, then its picture.", texts, images, right))
     texts, known, drawn = asker.inpainted(8)
     grids.append(
         Grid(

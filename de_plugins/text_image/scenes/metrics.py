@@ -84,7 +84,11 @@ class Asker:
         return texts, images, [agrees(read(text), scenes.objects(k)) for k, text in enumerate(texts)]
 
     def both(self, rows: int, **options: Any) -> tuple[list[str], Tensor, list[bool]]:
-        """Nothing given: whether the caption says what the picture shows."""
+        """Nothing given: whether the caption says what the picture shows.
+
+        Along the process's synchronous path both come from noise together; ``path=Sequential(("caption", "image"))`` is
+        the chain rule, p(caption) p(picture | caption), of the same joint law.
+        """
         sample = self.sample(rows, key=20, **options)
         texts = decode(sample["caption"])
         return texts, sample["image"], self.right_pictures(texts, sample["image"])
