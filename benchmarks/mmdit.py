@@ -2,7 +2,7 @@
 
     python benchmarks/mmdit.py [--rounds N] [--threads T] [--batch B]
 
-"step": forward, backward and AdamW of the MMDiT on pictures of 24 x 24 and 16 words (52 tokens), over the same of
+"step": forward, backward and AdamW of the MMDiT on pictures of 24 x 24 and 16 words (25 tokens), over the same of
 PyTorch's ``TransformerEncoder`` on as many tokens, in turn; the median of the ratios of neighbours. "loss_overhead":
 what ``JointProcess.loss`` takes beyond the network and a mean of its outputs, as a share of a training step.
 "sampling_overhead": what ``JointProcess.sample`` takes beyond its network calls, as a share of the whole. Prints JSON.
@@ -56,7 +56,7 @@ def main() -> None:
     torch.manual_seed(0)
     joint = scenes_process()
     model = MMDiT(joint, SIZE, patch=PATCH, pictures={"image": torch.randn(64, 3, 24, 24)})
-    tokens = 36 + 16
+    tokens = (24 // PATCH) ** 2 + 16
     plain = Plain(SIZE)
     x = {"image": torch.randn(args.batch, 3, 24, 24), "caption": torch.randint(20, (args.batch, 16))}
     t = {name: torch.rand(args.batch) for name in x}
