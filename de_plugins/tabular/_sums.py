@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -15,7 +18,7 @@ __all__ = ["close_sums"]
 _FAR = 0.5  # of the total: a row whose sum is further off is one of those that do not add up
 
 
-def close_sums(codec: TableCodec, frame: pd.DataFrame, free: pd.DataFrame | None = None) -> pd.DataFrame:
+def close_sums(codec: TableCodec, frame: pd.DataFrame, free: Mapping[Any, Any] | pd.DataFrame) -> pd.DataFrame:
     """A decoded table in which the rows of every group with ``close`` add up.
 
     The greatest of a row's free cells takes what the others leave: it is moved by the smallest share of itself. A row
@@ -23,7 +26,7 @@ def close_sums(codec: TableCodec, frame: pd.DataFrame, free: pd.DataFrame | None
     its column had in training.
 
     Args:
-        free: which cells may move, by column; None is all.
+        free: column -> whether its cells may move, one bool or one a row.
     """
     numbers = {v.column.name: v for v in codec.variables if isinstance(v, Number)}
     for group in codec.schema.groups:
@@ -32,7 +35,7 @@ def close_sums(codec: TableCodec, frame: pd.DataFrame, free: pd.DataFrame | None
         dtype = numbers[group.columns[0]].column.dtype
         plain = [to_plain(column_of(frame, name), dtype, name) for name in group.columns]
         x = np.stack([values.astype(np.float64) for values, _ in plain], 1)
-        may = np.ones(x.shape, bool) if free is None else free[list(group.columns)].to_numpy(dtype=bool)
+        may = np.stack([np.broadcast_to(free[name], len(x)) for name in group.columns], 1)
         off = group.total - x.sum(1)
         k = np.where(may, x, -np.inf).argmax(1)
         moved = x[np.arange(len(x)), k] + off

@@ -255,11 +255,8 @@ class TableSynthesizer:
             raise DiffuseError("guidance: nothing to guide by, no column is given")
         held = hold(codec, self.joint, self.model, wanted, n, steps, seed) if wanted else None
         frame = self._draw(self.model, n, None if held is None else held.states, steps, seed, progress, guidance)
-        if held is None:
-            return self._back(close_sums(codec, frame))
-        frame = held.settle(frame)
-        free = pd.DataFrame({name: [name not in wanted] * n for name in frame})
-        return self._back(close_sums(codec, frame, free))
+        frame = frame if held is None else held.settle(frame)
+        return self._back(close_sums(codec, frame, {name: name not in wanted for name in frame}))
 
     def impute(self, frame: Any, draws: int = 1, steps: int = _STEPS, *, rng: Rng | None = None) -> Any:
         """A table whose missing cells are filled with draws given the row's other cells, which stay as they are.

@@ -217,11 +217,13 @@ def _shares(models: tuple[Tensor, Tensor], guided: Tensor, weight: float) -> int
     best = int(torch.where(seen, counts[2], 0.0).argmax())
     most = torch.maximum(counts[2], (want - want[best]).exp() * counts[2][best])
     held = seen & (most >= 50)
+    if not bool(held[best]):
+        return 0  # and the check says that it held nothing
     off = torch.where(held, (counts[2] + 0.5).log() - want, 0.0)
     error = (
         weight**2 / counts[0].clamp_min(1) + (1 - weight) ** 2 / counts[1].clamp_min(1) + 2 / most.clamp_min(1)
     ).sqrt()
-    gap = zscore((off - off[best])[held], (error + error[best])[held], 0.02) if bool(held[best]) else 0.0
+    gap = zscore((off - off[best])[held], (error + error[best])[held], 0.02)
     shares = (counts[2] / counts[2].sum())[seen].tolist()
     true = (want.exp() / want.exp()[seen].sum())[seen].tolist()
     require(
