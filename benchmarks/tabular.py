@@ -1,7 +1,7 @@
 """The six tables in minutes: fit, draw, score, beside what is published and what else runs here.
 
     DIFFUSE_DATA=folder python benchmarks/tabular.py [--data adult,magic] [--preset P] [--minutes M] [--steps N]
-        [--seeds N] [--draws N] [--threads T] [--out results.json] [--peers --peer-python PYTHON]
+        [--seeds N] [--draws N] [--threads T] [--out results.json] [--keep FOLDER] [--peers --peer-python PYTHON]
 
 For each data set and training seed a process of its own fits a `TableSynthesizer` on the training rows, draws as many
 and scores them by the published protocol: Shape and Trend against the training table (Trend over all pairs; "trend,
@@ -11,7 +11,8 @@ as many test rows (five folds, three seeds). The first seed's model is drawn ``-
 the published figures are. ``--peers`` runs TabularARGN (mostlyai-engine, Apache-2) in the environment of
 ``--peer-python`` and a SMOTE baseline on the same rows, one after the other with ours.
 
-Prints progress on stderr, then one table in Markdown a score; ``--out`` holds everything as JSON.
+Prints progress on stderr, then one table in Markdown a score; ``--out`` holds everything as JSON, ``--keep`` the first
+seed's models, by data set.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def score(name: str, train: pd.DataFrame, test: pd.DataFrame, fake: pd.DataFrame
 
 
 def ours(
-    name: str, preset: str, minutes: float, steps: int | None, seed: int, draws: int, threads: int
+    name: str, preset: str, minutes: float, steps: int | None, seed: int, draws: int, threads: int, keep: Path | None
 ) -> dict[str, Any]:
     """One training: its scores, and what it cost."""
     torch.set_num_threads(threads)
@@ -81,6 +82,8 @@ def ours(
     fitted = time.perf_counter()
     fake = synthesizer.sample(len(train), rng=seed)
     drawn = time.perf_counter()
+    if keep is not None and seed == 0:
+        synthesizer.save(keep / name)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     out = {"seed": seed, "parameters": synthesizer.parameters, "steps": synthesizer.steps}
     out |= {"fit seconds": fitted - began, "sample seconds": drawn - fitted, "peak GiB": memory}
@@ -188,6 +191,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20, help="samplings of the first seed's model")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--keep", type=Path, help="where the models of the first seed are saved")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--peer-python", help="the interpreter of an environment that has mostlyai-engine")
     args = parser.parse_args()
@@ -200,7 +204,7 @@ def main() -> None:
         for seed in range(args.seeds):
             draws = args.draws if seed == 0 else 1
             budget = args.preset, args.minutes, args.steps
-            found["ours"].append(alone(ours, name, *budget, seed, draws, args.threads))
+            found["ours"].append(alone(ours, name, *budget, seed, draws, args.threads, args.keep))
             print(f"{name}, seed {seed}: {json.dumps(found['ours'][-1])}", file=sys.stderr, flush=True)
         if args.peers:
             found["peers"]["SMOTE"] = alone(smote, name)

@@ -41,7 +41,7 @@ def main() -> None:
     sizes, numbers = codec.class_sizes, codec.num_numbers
     kinds = {
         "table-mlp": ("nano", "simple", TableTimes()),
-        "table-dit": ("paper", "paper-tabular", TableTimes(0.0, 0.0)),
+        "table-dit": ("paper", "paper-tabular", TableTimes(0.0, 0.0, tied=True)),
     }
     trainers, counts = {}, {}
     for name, (preset, objective, times) in kinds.items():

@@ -1,12 +1,13 @@
 """Holes of the six tables filled by the model, by chained regressions and by nearest neighbours.
 
     DIFFUSE_DATA=folder python benchmarks/tabular_imputation.py [--data adult,magic] [--preset P] [--minutes M]
-        [--seed S] [--threads T]
+        [--seed S] [--threads T] [--models FOLDER]
 
-For each data set a `TableSynthesizer` learns the training rows; of 300 test rows 20 % of the cells are hidden and
-filled 20 times by it, by scikit-learn's IterativeImputer with ``sample_posterior=True`` and by donors among the nearest
-training rows. Prints one JSON object: mean over the columns of the CRPS of numbers (in standard deviations) and of the
-smoothed log score of classes, and whether the model is ahead as it must be: of both in CRPS, of the neighbours in nats.
+For each data set a `TableSynthesizer` learns the training rows (or one is read that ``tabular.py --keep`` saved); of
+300 test rows 20 % of the cells are hidden and filled 20 times by it, by scikit-learn's IterativeImputer with
+``sample_posterior=True`` and by donors among the nearest training rows. Prints one JSON object: mean over the columns
+of the CRPS of numbers (in standard deviations) and of the smoothed log score of classes, and whether the model is ahead
+as it must be: of both in CRPS, of the neighbours in nats.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="of training a data set")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--models", type=Path, help="trained before: FOLDER of tabular.py --keep")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     names = args.data.split(",")
@@ -39,7 +42,10 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name in names:
         train, test = load(name)
-        model = TableSynthesizer(args.preset, args.minutes, args.seed, progress=False).fit(train)
+        if args.models:
+            model = TableSynthesizer.load(args.models / name)
+        else:
+            model = TableSynthesizer(args.preset, args.minutes, args.seed, progress=False).fit(train)
         found = imputed(model, train, test, None, args.seed)
         scores = found["summary"]
         ours, near, chained = (scores[key] for key in ("model", "neighbours", "iterative"))
@@ -49,6 +55,7 @@ def main() -> None:
         results[name] = {"scores": scores, "ahead": ahead, "rows": found["rows"], "holes": found["holes"]}
         print(f"{name}: {json.dumps(results[name])}", file=sys.stderr, flush=True)
     about = {"preset": args.preset, "minutes": args.minutes, "seed": args.seed, "threads": args.threads}
+    about["models"] = args.models is not None
     print(json.dumps({**about, "results": results}, indent=1))
 
 

@@ -158,7 +158,7 @@ class ColumnTimes:
 
     def draw(self, shapes: Any, *, rng: torch.Generator, progress: float = 0.0) -> dict[str, Tensor]:
         columns = {"numbers": shapes["numbers"], "classes": (shapes["classes"][0], len(self.dims))}
-        t = TableTimes().draw(columns, rng=rng)
+        t = TableTimes(tied=True).draw(columns, rng=rng)
         return {**t, "classes": t["classes"].repeat_interleave(torch.tensor(self.dims), 1)}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from de_core import Given, JointProcess, NoisyGuidance
 from de_core.joint import Model
+from de_plugins.tabular.process import draw_order, draw_path
 
 __all__ = ["draw_states"]
 
@@ -22,8 +24,14 @@ def draw_states(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
     guidance: NoisyGuidance | None = None,
+    tied: bool = False,
 ) -> dict[str, Tensor]:
-    """Clean states by name, with "classes" (n, D) and "numbers" (n, C) even where the process has none."""
+    """Clean states by name, with "classes" (n, D) and "numbers" (n, C) even where the process has none.
+
+    Args:
+        steps: network calls a row. tied: whether all clocks fall together, as in a network that was trained so; else,
+            where there are calls enough, one modality after the other (``draw_order``).
+    """
     x: dict[str, Tensor] = {}
     if joint is not None and model is not None:
         # "systematic" reveals as evenly as can be: one column at a time while there are no more columns than steps,
@@ -32,14 +40,33 @@ def draw_states(
         noisy = any(given.levels()[1] > 0 for given in (held or {}).values())
         if noisy and "numbers" in joint.modalities:  # the flow has no law over two times
             methods["numbers"] = "ancestral"
+        order = draw_order(joint.modalities)
+        tied = tied or steps < len(order)
         x = joint.sample(
             model,
             n,
             rng=seed,
             given=held,
-            steps=steps,
+            steps=steps if tied else _shares(joint, order, held, steps),
             methods=methods,
             guidance=guidance,
+            path=draw_path(order, tied),
             progress=progress,
         )
     return {"classes": torch.zeros(n, 0, dtype=torch.int64), "numbers": torch.zeros(n, 0)} | x
+
+
+def _shares(joint: JointProcess, order: tuple[str, ...], held: dict[str, Given] | None, steps: int) -> dict[str, int]:
+    """The calls of each modality: one a class that is not given, at most an even share; the others take the rest."""
+    counts, left = {}, steps
+    for k, name in enumerate(order):
+        counts[name] = left // (len(order) - k)
+        if name == "classes":
+            known = (held or {}).get(name)
+            open_ = math.prod(joint.modalities[name].event_shape)
+            if known is not None and known.known is not None:
+                open_ = int((~known.known).sum(-1).max())
+            if len(order) > 1:
+                counts[name] = max(1, min(counts[name], open_))
+        left -= counts[name]
+    return counts

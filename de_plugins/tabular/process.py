@@ -8,13 +8,14 @@ shut gate the network learns that the number is noise (velocity 0), and decoding
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import attrs
 import torch
 from torch import Tensor
 
-from de_core import JointProcess, Modality, get_modality
+from de_core import JointProcess, Modality, Sequential, Synchronous, get_modality
+from de_core.paths import Path
 from de_core.rng import stream
 from de_plugins.tabular._encoded import Encoded, take
 from de_plugins.tabular._scoring import scoring_process
@@ -25,6 +26,8 @@ __all__ = [
     "TableTimes",
     "absent_nats",
     "covariance",
+    "draw_order",
+    "draw_path",
     "held_out",
     "log_shares",
     "rows_of",
@@ -60,6 +63,19 @@ def table_process(
     for name, parts in (groups or {}).items():
         modalities[name] = get_modality("simplex")((parts,))
     return JointProcess(modalities, elementwise=tuple(modalities), block=BLOCK)
+
+
+def draw_order(names: Iterable[str]) -> tuple[str, ...]:
+    """In which the modalities of a table are drawn: the classes, then the numbers and the groups given them.
+
+    A gate's class says where its number lies, and it is then known while the number is drawn.
+    """
+    return tuple(sorted(names, key=lambda name: (name != "classes", name != "numbers")))
+
+
+def draw_path(names: Iterable[str], tied: bool) -> Path:
+    """Of the clocks in drawing and in the bound, as in training (``TableTimes``)."""
+    return Synchronous() if tied else Sequential(draw_order(names))
 
 
 def rows_of(coded: Encoded, rng: torch.Generator) -> dict[str, Tensor]:
@@ -112,19 +128,21 @@ def absent_nats(rows: Mapping[str, Tensor], coded: Encoded) -> Tensor:
     return torch.where(coded.present, 0.0, nats).sum(1)
 
 
-def held_out(joint: JointProcess, coded: Encoded, seed: int) -> tuple[Encoded, Callable[[torch.nn.Module], float]]:
+def held_out(
+    joint: JointProcess, coded: Encoded, seed: int, *, tied: bool = False
+) -> tuple[Encoded, Callable[[torch.nn.Module], float]]:
     """A tenth of the rows, at most 500, set apart: the others, and the mean bound of a network on those, in nats.
 
-    The bound draws the same clocks and noises each time, so that two networks differ by what they have learned. A group
-    enters it with its training loss, whose bound takes a thousand times as long.
+    The bound is along ``draw_path`` and draws the same clocks and noises each time, so that two networks differ by what
+    they have learned. A group enters it with its training loss, whose bound takes a thousand times as long.
     """
-    scored = scoring_process(joint)
+    scored, path = scoring_process(joint), draw_path(joint.modalities, tied)
     order = torch.randperm(len(coded), generator=stream(seed, "held out"))
     count = min(len(coded) // 10, _HELD_OUT)
     rows = rows_of(take(coded, order[:count]), stream(seed, "held out noise"))
 
     def score(model: torch.nn.Module) -> float:
-        return float(scored.bound(model, rows, rng=seed, draws=8).total.mean())
+        return float(scored.bound(model, rows, rng=seed, draws=8, path=path).total.mean())
 
     return take(coded, order[count:]), score
 
@@ -147,22 +165,27 @@ class TableSource:
 class TableTimes:
     """Clocks of the columns, by row: every pattern that sampling, imputation and guidance show to a network.
 
-    Most rows have one t = u^``tilt`` for all columns, u ~ U(0, 1) and evenly spread over the batch. In a share
-    ``given`` of the rows each column is clean (t = 0) with a probability that is itself uniform, as when it is given;
-    the rest keep t. In a share ``loose`` each number has a clock of its own, as when it is given with noise. Masked
-    columns need neither: a tied clock already shows every set of them.
+    The modalities are where the chain rule has them, which is how rows are drawn (``draw_order``): one, each as often
+    as another, is at a time t, those before it are clean, those after it unknown. t = u^``tilt``, of classes t = u,
+    with u ~ U(0, 1) evenly spread over the batch. Upon that, in a share ``given`` of the rows each column is clean
+    (t = 0) with a probability that is itself uniform, as when it is given, and in a share ``loose`` each number has a
+    clock of its own, as when it is given with noise. Classes alone need neither: one clock shows every set of masked
+    columns.
+
+    With ``tied`` all columns have one t instead, as in the authors' code.
     """
 
     given: float = 0.2
     loose: float = 0.1
     tilt: float = 1.0
+    tied: bool = False
 
     @classmethod
     def of(cls, spread: Tensor | None) -> TableTimes:
         """For numbers of covariance (C, C). What ties some of them closely shows at low noise, of which a cosine's time
         has little: times are tilted there where a direction has less than `_TIED` of a column's variance."""
-        tied = spread is not None and float(torch.linalg.eigvalsh(spread)[0]) < _TIED
-        return cls(tilt=1.5 if tied else 1.0)
+        close = spread is not None and float(torch.linalg.eigvalsh(spread)[0]) < _TIED
+        return cls(tilt=1.5 if close else 1.0)
 
     def draw(
         self, shapes: Mapping[str, tuple[int, ...]], *, rng: torch.Generator, progress: float = 0.0
@@ -175,18 +198,23 @@ class TableTimes:
 
         def spread(rows: int) -> Tensor:
             order = uniform(rows, batch).argsort(1)
-            return ((order + uniform(rows, 1)) / batch).T ** self.tilt
+            return ((order + uniform(rows, 1)) / batch).T
 
-        t = spread(1)
+        order, u = draw_order(shapes), spread(1)
+        moves = (uniform(batch, 1) * len(order)).floor()
         kind, share = uniform(batch, 1), uniform(batch, 1)
         out = {}
-        for name, shape in shapes.items():
+        for place, name in enumerate(order):
+            shape = shapes[name]
             columns = shape[1] if len(shape) == 2 else 1  # a group has one clock, (B,)
-            value = t.expand(batch, columns)
+            tilt = 1.0 if name == "classes" else self.tilt
+            value = (u**tilt).expand(batch, columns)
+            if not self.tied:
+                value = torch.where(moves == place, value, torch.where(moves > place, 0.0, 1.0))
             if set(shapes) - {"classes"}:
                 if name != "classes":
-                    value = torch.where(kind < self.loose, spread(columns), value)
+                    value = torch.where(kind < self.loose, spread(columns) ** tilt, value)
                 clean = (kind >= self.loose) & (kind < self.loose + self.given) & (uniform(batch, columns) < share)
                 value = torch.where(clean, 0.0, value)
             out[name] = value.reshape(shape).contiguous()
-        return out
+        return {name: out[name] for name in shapes}

@@ -31,6 +31,7 @@ from de_plugins.tabular.process import (
     TableTimes,
     absent_nats,
     covariance,
+    draw_path,
     held_out,
     log_shares,
     rows_of,
@@ -134,6 +135,10 @@ class TableSynthesizer:
         """Parameters of the network, all counted."""
         return 0 if self.model is None else sum(p.numel() for p in self.model.parameters())
 
+    @property
+    def _tied(self) -> bool:
+        return self.objective == "paper-tabular"
+
     # --- training -----------------------------------------------------------------------------------------------------
 
     def fit(self, train: Any, target: str | int | None = None, schema: Schema | None = None) -> TableSynthesizer:
@@ -159,14 +164,14 @@ class TableSynthesizer:
         steps, seconds, interrupted, curve = 0, 0.0, False, []
         if sizes or numbers or groups:
             joint = table_process(sizes, numbers, self.objective, groups)
-            paper = self.objective == "paper-tabular"
+            paper = self._tied
             settings = network.for_preset(self.preset, sizes, numbers, **({"groups": groups} if groups else {}))
             spread = covariance(coded, stream(self.seed, "covariance"))
             model = build(network, settings, codec, self.seed, log_shares(coded, sizes), spread)
             width = len(sizes) + numbers + sum(groups.values())
             small = len(coded) * width < sum(p.numel() for p in model.parameters())  # it can be learnt by heart
             apart = self.patience is not None and small and len(coded) >= _APART
-            learnt, score = held_out(joint, coded, self.seed) if apart else (coded, None)
+            learnt, score = held_out(joint, coded, self.seed, tied=paper) if apart else (coded, None)
             share = 1 / width
             result = Trainer(
                 joint,
@@ -176,7 +181,7 @@ class TableSynthesizer:
                 batch_size=self.batch_size,
                 lr=_LR["paper" if paper else self.preset] if self.lr is None else self.lr,
                 objective=self.objective,
-                times=TableTimes(0.0, 0.0) if paper else TableTimes.of(spread),
+                times=TableTimes(0.0, 0.0, tied=True) if paper else TableTimes.of(spread),
                 weights=None if paper else dict.fromkeys(joint.modalities, share),
                 orthogonal=() if paper else getattr(network, "orthogonal", ()),
                 **(_PAPER if paper else {}),
@@ -191,7 +196,8 @@ class TableSynthesizer:
         self.steps, self.seconds, self.interrupted, self.curve = steps, seconds, interrupted, curve
         if numbers and len(coded) >= LEAST:  # fewer rows do not say where the tails lie
             rows = min(max(len(coded), _CALIBRATION[0]), _CALIBRATION[1])
-            x = draw_states(joint, model, rows, None, _STEPS, seed_of(stream(self.seed, "calibration")))
+            own = seed_of(stream(self.seed, "calibration"))
+            x = draw_states(joint, model, rows, None, _STEPS, own, tied=self._tied)
             self.codec = codec.calibrated(x["classes"], x["numbers"])
         return self
 
@@ -295,7 +301,7 @@ class TableSynthesizer:
         progress: Callable[[int, int], None] | None,
         guidance: NoisyGuidance | None = None,
     ) -> pd.DataFrame:
-        x = draw_states(self.joint, model, n, held, steps, seed, progress, guidance)
+        x = draw_states(self.joint, model, n, held, steps, seed, progress, guidance, self._tied)
         return self.codec.decode(x["classes"], x["numbers"], stream(seed, "decode"), self.codec.scaled(x))
 
     # --- likelihood ---------------------------------------------------------------------------------------------------
@@ -325,7 +331,8 @@ class TableSynthesizer:
             return np.zeros(len(coded))
         jacobian = codec.log_jacobian(table, coded).sum(1) if table_units else 0.0
         rows = rows_of(coded, stream(seed, "absent"))
-        total = self.joint.bound(self.model, rows, rng=seed, draws=draws).total
+        path = draw_path(self.joint.modalities, self._tied)
+        total = self.joint.bound(self.model, rows, rng=seed, draws=draws, path=path).total
         return (total - absent_nats(rows, coded) - jacobian).numpy()
 
     # --- saving -------------------------------------------------------------------------------------------------------

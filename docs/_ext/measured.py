@@ -1,10 +1,12 @@
 """Tables of what was measured, out of the JSON that the commands wrote: nothing is typed by hand.
 
 ``{claims}`` is a row a claim of text and images, its verdict and the figure that decides it; ``{reached} TASK`` a row a
-number with what is wanted. A measurement whose file is not there is said not to be made yet.
+number with what is wanted; ``{tables}`` and ``{imputation}`` a row a score and a column a data set. A measurement whose
+file is not there is said not to be made yet.
 """
 
 import json
+import statistics
 from pathlib import Path
 
 from docutils import nodes
@@ -87,6 +89,24 @@ REACHED = {
     "ranks": ("ranks", [("rows a second of two ranks over one", "ratio", 1.6, True)]),
 }
 
+# score of `benchmarks/tabular.py` -> its words, digits, and what is wanted, by data set; an RMSE wants to be small
+SCORES = {
+    "trend": ("Trend, all pairs", 2, (98.3, 98.2, 98.2, 98.7, 97.8, 98.3)),
+    "utility": ("MLE: AUC, or RMSE of the logarithm", 3, (0.912, 0.760, 0.916, 0.940, 0.58, 0.85)),
+    "auc": ("two-sample AUC, at most", 3, (0.61, 0.70, 0.62, 0.57, 0.65, 0.72)),
+    "shape": ("Shape", 2, None),
+    "trend, real bins": ("Trend, bins of the real table", 2, None),
+    "utility, paper": ("MLE by the common script", 3, None),
+}
+COSTS = {
+    "parameters": ("parameters", 0),
+    "steps": ("steps", 0),
+    "fit seconds": ("seconds of fitting", 0),
+    "sample seconds": ("seconds of drawing as many rows", 1),
+    "peak GiB": ("GiB at the peak, libraries and data too", 2),
+}
+TABLES = ("adult", "default", "shoppers", "magic", "beijing", "news")
+
 
 def measured(name):
     """What a command wrote, or None."""
@@ -153,7 +173,56 @@ class Reached(Directive):
         return [table(("what", "reached", "wanted", "met"), rows, (50, 20, 20, 10))]
 
 
+def spread(values, digits):
+    """Mean, and deviation where there are several."""
+    mean = sum(values) / len(values)
+    several = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean:,.{digits}f}{several}"
+
+
+class Tables(Directive):
+    """What the six tables reached, from `benchmarks/tabular.py --out`."""
+
+    def run(self):
+        found = (measured("tabular") or {}).get("results", {})
+        rows = []
+
+        def add(words, key, digits, method=None):
+            """``method``: an anchor; else ours."""
+            each = {n: f["ours"] if method is None else [f["anchors"][method]] for n, f in found.items()}
+            told = [spread([one[key] for one in each[n]], digits) if n in each else "not measured yet" for n in TABLES]
+            rows.append((words, *told))
+
+        for key, (words, digits, wanted) in SCORES.items():
+            add(words, key, digits)
+            if wanted:
+                rows.append(("wanted", *map(str, wanted)))
+            add("the training table", key, digits, "training table")
+            add("its columns shuffled", key, digits, "columns shuffled")
+        for key, (words, digits) in COSTS.items():
+            add(words, key, digits)
+        return [table(("", *map(str.capitalize, TABLES)), rows, (28, *[12] * 6))]
+
+
+class Imputation(Directive):
+    """Who fills holes best, from `benchmarks/tabular_imputation.py`."""
+
+    def run(self):
+        found = (measured("tabular_imputation") or {}).get("results", {})
+        ways = {"model": "the model", "iterative": "chained regressions", "neighbours": "nearest neighbours"}
+        rows = []
+        for key, words in {"crps": "numbers: CRPS, in deviations", "nats": "classes: smoothed log score, nats"}.items():
+            for way, who in ways.items():
+                told = [found[n]["scores"][way].get(key) if n in found else None for n in TABLES]
+                rows.append((f"{words}; {who}", *("–" if v is None else f"{v:.3f}" for v in told)))
+        ahead = ["yes" if all(found[n]["ahead"].values()) else "no" for n in TABLES if n in found]
+        rows.append(("ahead, as it must be", *ahead, *["not measured yet"] * (len(TABLES) - len(ahead))))
+        return [table(("", *map(str.capitalize, TABLES)), rows, (28, *[12] * 6))]
+
+
 def setup(app):
     app.add_directive("claims", Claims)
     app.add_directive("reached", Reached)
+    app.add_directive("tables", Tables)
+    app.add_directive("imputation", Imputation)
     return {"parallel_read_safe": True}

@@ -9,10 +9,18 @@ import pandas as pd
 import pytest
 import torch
 
-from de_core import DiffuseError, NoisyGuidance
+from de_core import DiffuseError, Given, NoisyGuidance
 from de_core.artifact import save_artifact
 from de_plugins.tabular import TableCodec, TableSynthesizer, process
-from de_plugins.tabular.process import TableSource, TableTimes, absent_nats, rows_of
+from de_plugins.tabular._drawing import draw_states
+from de_plugins.tabular.process import (
+    TableSource,
+    TableTimes,
+    absent_nats,
+    draw_order,
+    rows_of,
+    table_process,
+)
 from de_plugins.tabular.schema import Schema
 
 N = 400
@@ -232,7 +240,8 @@ def test_impute_uses_what_is_known():
 
 def test_times_show_every_pattern():
     rng = torch.Generator().manual_seed(0)
-    t = TableTimes(given=0.3, loose=0.2).draw({"numbers": (4000, 2), "classes": (4000, 3)}, rng=rng)
+    times = TableTimes(given=0.3, loose=0.2, tied=True)
+    t = times.draw({"numbers": (4000, 2), "classes": (4000, 3)}, rng=rng)
     numbers, classes = t["numbers"], t["classes"]
     assert all(v.min() >= 0 and v.max() <= 1 for v in t.values())
     tied = (torch.cat([numbers, classes], 1) == numbers[:, :1]).all(1) & (numbers[:, 0] > 0)
@@ -249,6 +258,59 @@ def test_times_show_every_pattern():
     assert (only == only[:, :1]).all()
     # evenly spread: one time in each of 64 equal parts
     assert torch.equal((only[:, 0].double() * 64 - 1e-3).floor().long().clamp(0).unique().diff().max(), torch.tensor(1))
+
+
+def test_times_have_one_modality_move_beside_known_and_unknown_ones():
+    shapes = {"numbers": (6000, 2), "shares": (6000,), "classes": (6000, 3)}
+    times = TableTimes(given=0.0, loose=0.0, tilt=1.5)
+    t = times.draw(shapes, rng=torch.Generator().manual_seed(0))
+    assert {name: tuple(v.shape) for name, v in t.items()} == shapes
+    c, n, s = t["classes"][:, 0], t["numbers"][:, 0], t["shares"]
+    assert all((t[name] == t[name][:, :1]).all() for name in ("classes", "numbers"))
+    inside = lambda v: (v > 0) & (v < 1)  # noqa: E731
+    links = {
+        "classes": inside(c) & (n == 1) & (s == 1),
+        "numbers": (c == 0) & inside(n) & (s == 1),
+        "shares": (c == 0) & (n == 0) & inside(s),
+    }
+    # a third each: a share of 6000 rows errs by 0.006 at one standard error; every row is of one kind
+    assert all(abs(float(rows.float().mean()) - 1 / 3) < 0.03 for rows in links.values())
+    assert sum(rows.int() for rows in links.values()).eq(1).all()
+    # classes are not tilted, numbers are: the means of u and of u^1.5 over some 2000 rows, standard error 0.007
+    assert abs(float(c[links["classes"]].mean()) - 1 / 2) < 0.03
+    assert abs(float(n[links["numbers"]].mean()) - 1 / 2.5) < 0.03
+    seen = TableTimes(given=0.3, loose=0.2).draw(shapes, rng=torch.Generator().manual_seed(0))
+    held = [(seen["numbers"] == 0)[:, k] & (seen["classes"] > 0).all(1) for k in (0, 1)]
+    assert all(bool((held[k] & ~held[1 - k]).any()) for k in (0, 1))  # a number is given, the classes are not
+
+
+def test_rows_are_drawn_one_modality_after_the_other():
+    rows = {"shares": (2,), "numbers": (2,), "classes": (3,)}
+    assert draw_order(rows) == ("classes", "numbers", "shares")
+    joint = table_process((2, 2, 2), 2)
+    seen = []
+
+    def model(x, t):
+        seen.append((t["classes"].amax().item(), t["classes"].amin().item(), t["numbers"].amax().item()))
+        return {"classes": torch.zeros(len(x["classes"]), 6), "numbers": torch.zeros_like(x["numbers"])}
+
+    draw_states(joint, model, 4, None, 10, 0)
+    assert len(seen) == 10
+    assert [n for _, _, n in seen[:3]] == [1.0] * 3  # one call a class, and no number known
+    assert all(c == 0 for c, _, _ in seen[3:])
+    assert all(0 < n <= 1 for _, _, n in seen[3:])
+    seen.clear()
+    classes = torch.zeros(4, 3, dtype=torch.int64)
+    held = {"classes": Given(classes, known=torch.tensor([True, True, False]))}
+    draw_states(joint, model, 4, held, 10, 0)
+    assert [(c, low) for c, low, _ in seen] == [(1.0, 0.0)] + [(0.0, 0.0)] * 9  # one call for the one that is open
+    seen.clear()
+    draw_states(joint, model, 4, None, 6, 0, tied=True)
+    assert all(n > 0 for _, _, n in seen)
+    assert all(c > 0 for c, _, _ in seen)
+    seen.clear()
+    draw_states(joint, model, 4, None, 1, 0)  # one call is too few for one after the other
+    assert seen == [(1.0, 1.0, 1.0)]
 
 
 def test_times_are_tilted_to_low_noise_where_numbers_are_tied():
