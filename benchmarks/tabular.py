@@ -1,7 +1,8 @@
 """The six tables in minutes: fit, draw, score, beside what is published and what else runs here.
 
     DIFFUSE_DATA=folder python benchmarks/tabular.py [--data adult,magic] [--preset P] [--minutes M] [--steps N]
-        [--seeds N] [--draws N] [--threads T] [--out results.json] [--keep FOLDER] [--peers --peer-python PYTHON]
+        [--seeds N] [--draws N] [--threads T] [--out results.json] [--keep FOLDER] [--models FOLDER]
+        [--peers --peer-python PYTHON]
 
 For each data set and training seed a process of its own fits a `TableSynthesizer` on the training rows, draws as many
 and scores them by the published protocol: Shape and Trend against the training table (Trend over all pairs; "trend,
@@ -12,7 +13,7 @@ the published figures are. ``--peers`` runs TabularARGN (mostlyai-engine, Apache
 ``--peer-python`` and a SMOTE baseline on the same rows, one after the other with ours.
 
 Prints progress on stderr, then one table in Markdown a score; ``--out`` holds everything as JSON, ``--keep`` the first
-seed's models, by data set.
+seed's models, by data set, which ``--models`` reads in place of training.
 """
 
 from __future__ import annotations
@@ -72,13 +73,24 @@ def score(name: str, train: pd.DataFrame, test: pd.DataFrame, fake: pd.DataFrame
 
 
 def ours(
-    name: str, preset: str, minutes: float, steps: int | None, seed: int, draws: int, threads: int, keep: Path | None
+    name: str,
+    preset: str,
+    minutes: float,
+    steps: int | None,
+    seed: int,
+    draws: int,
+    threads: int,
+    keep: Path | None,
+    models: Path | None,
 ) -> dict[str, Any]:
-    """One training: its scores, and what it cost."""
+    """One training, or a model that is there: its scores, and what it cost."""
     torch.set_num_threads(threads)
     train, test = load(name)
     began = time.perf_counter()
-    synthesizer = TableSynthesizer(preset, minutes, seed, max_steps=steps, progress=False).fit(train)
+    if models is None:
+        synthesizer = TableSynthesizer(preset, minutes, seed, max_steps=steps, progress=False).fit(train)
+    else:
+        synthesizer = TableSynthesizer.load(models / name)
     fitted = time.perf_counter()
     fake = synthesizer.sample(len(train), rng=seed)
     drawn = time.perf_counter()
@@ -86,7 +98,8 @@ def ours(
         synthesizer.save(keep / name)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     out = {"seed": seed, "parameters": synthesizer.parameters, "steps": synthesizer.steps}
-    out |= {"fit seconds": fitted - began, "sample seconds": drawn - fitted, "peak GiB": memory}
+    spent = fitted - began if models is None else synthesizer.seconds  # coding the table is not in the latter
+    out |= {"fit seconds": spent, "sample seconds": drawn - fitted, "peak GiB": memory}
     out |= score(name, train, test, fake)
     if draws > 1:
         each = [fidelity_of(train, synthesizer.sample(len(train), rng=1000 + k)) for k in range(draws)]
@@ -192,19 +205,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path, help="where the models of the first seed are saved")
+    parser.add_argument("--models", type=Path, help="read from here, where --keep saved them; one seed")
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--peer-python", help="the interpreter of an environment that has mostlyai-engine")
     args = parser.parse_args()
     names = args.data.split(",")
     if unknown := [name for name in names if name not in SETS]:
         parser.error(f"--data: unknown {', '.join(unknown)}; expected some of {', '.join(SETS)}")
+    if args.models:
+        args.seeds = 1
     results: dict[str, dict[str, Any]] = {}
     for name in names:
         found: dict[str, Any] = {"anchors": alone(anchors, name), "ours": [], "peers": {}}
         for seed in range(args.seeds):
             draws = args.draws if seed == 0 else 1
             budget = args.preset, args.minutes, args.steps
-            found["ours"].append(alone(ours, name, *budget, seed, draws, args.threads, args.keep))
+            found["ours"].append(alone(ours, name, *budget, seed, draws, args.threads, args.keep, args.models))
             print(f"{name}, seed {seed}: {json.dumps(found['ours'][-1])}", file=sys.stderr, flush=True)
         if args.peers:
             found["peers"]["SMOTE"] = alone(smote, name)
