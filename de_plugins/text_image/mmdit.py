@@ -125,6 +125,12 @@ class MMDiT(nn.Module):
             }
         )
 
+    @property
+    def orthogonal(self) -> tuple[str, ...]:
+        """The parts whose matrices ``Trainer(orthogonal=)`` may train by Muon: the blocks, joint and own."""
+        owned = self.names if self.settings["size"]["own"] else ()
+        return ("joint.blocks", *(f"own.{name}.blocks" for name in owned))
+
     def forward(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
         own: Mapping[str, _Own] = self.own  # type: ignore[assignment] # what the dictionary holds
         clocks = [own[name].clock(self.features(t[name].to(torch.float32))) for name in self.names]
