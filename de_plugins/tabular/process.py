@@ -168,9 +168,9 @@ class TableTimes:
     The modalities are where the chain rule has them, which is how rows are drawn (``draw_order``): one, each as often
     as another, is at a time t, those before it are clean, those after it unknown. t = u^``tilt``, of classes t = u,
     with u ~ U(0, 1) evenly spread over the batch. Upon that, in a share ``given`` of the rows each column is clean
-    (t = 0) with a probability that is itself uniform, as when it is given, and in a share ``loose`` each number has a
-    clock of its own, as when it is given with noise. Classes alone need neither: one clock shows every set of masked
-    columns.
+    (t = 0), as when it is given, and in a share ``loose`` each number has a clock of its own, as when it is given with
+    noise: in either with a probability that is itself uniform. Classes alone need neither: one clock shows every set of
+    masked columns.
 
     With ``tied`` all columns have one t instead, as in the authors' code.
     """
@@ -213,7 +213,8 @@ class TableTimes:
                 value = torch.where(moves == place, value, torch.where(moves > place, 0.0, 1.0))
             if set(shapes) - {"classes"}:
                 if name != "classes":
-                    value = torch.where(kind < self.loose, spread(columns) ** tilt, value)
+                    own = (kind < self.loose) & (uniform(batch, columns) < share)
+                    value = torch.where(own, spread(columns) ** tilt, value)
                 clean = (kind >= self.loose) & (kind < self.loose + self.given) & (uniform(batch, columns) < share)
                 value = torch.where(clean, 0.0, value)
             out[name] = value.reshape(shape).contiguous()
