@@ -175,7 +175,7 @@ class TableTimes:
     With ``tied`` all columns have one t instead, as in the authors' code.
     """
 
-    given: float = 0.2
+    given: float = 0.5
     loose: float = 0.1
     tilt: float = 1.0
     tied: bool = False
