@@ -152,13 +152,13 @@ class Rows(TableSource):
 
 @attrs.frozen
 class ColumnTimes:
-    """``TableTimes`` over columns: the coordinates of a column share its clock."""
+    """``TableTimes`` over columns, all of one time: the coordinates of a column share its clock."""
 
     dims: tuple[int, ...]
 
     def draw(self, shapes: Any, *, rng: torch.Generator, progress: float = 0.0) -> dict[str, Tensor]:
         columns = {"numbers": shapes["numbers"], "classes": (shapes["classes"][0], len(self.dims))}
-        t = TableTimes(tied=True).draw(columns, rng=rng)
+        t = TableTimes(given=0.2, tied=True).draw(columns, rng=rng)
         return {**t, "classes": t["classes"].repeat_interleave(torch.tensor(self.dims), 1)}
 
 
