@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -47,7 +46,7 @@ def draw_states(
             n,
             rng=seed,
             given=held,
-            steps=steps if tied else _shares(joint, order, held, steps),
+            steps=steps if tied else _shares(joint, order, steps),
             methods=methods,
             guidance=guidance,
             path=draw_path(order, tied),
@@ -56,17 +55,14 @@ def draw_states(
     return {"classes": torch.zeros(n, 0, dtype=torch.int64), "numbers": torch.zeros(n, 0)} | x
 
 
-def _shares(joint: JointProcess, order: tuple[str, ...], held: dict[str, Given] | None, steps: int) -> dict[str, int]:
-    """The calls of each modality: one a class that is not given, at most an even share; the others take the rest."""
+def _shares(joint: JointProcess, order: tuple[str, ...], steps: int) -> dict[str, int]:
+    """The calls of each modality: at most one a class column and an even share; the others take the rest.
+
+    What is given is not looked at: the number of calls would hang on all rows, and a row with it on the others.
+    """
     counts, left = {}, steps
     for k, name in enumerate(order):
-        counts[name] = left // (len(order) - k)
-        if name == "classes":
-            known = (held or {}).get(name)
-            open_ = math.prod(joint.modalities[name].event_shape)
-            if known is not None and known.known is not None:
-                open_ = int((~known.known).sum(-1).max())
-            if len(order) > 1:
-                counts[name] = max(1, min(counts[name], open_))
+        most = left if name != "classes" or len(order) == 1 else joint.modalities[name].event_shape[0]
+        counts[name] = min(left // (len(order) - k), most)
         left -= counts[name]
     return counts

@@ -28,7 +28,7 @@ from de_plugins.text_image.stages import single_stage, train_stages
 __all__ = ["Command", "features", "ranks"]
 
 LENGTH, WORDS = 16, 2048
-PATCH = 8  # a quarter of the tokens of 4, and four times the steps in the same time
+PATCH = 8  # a quarter of the picture's tokens of 4: more steps in the same time
 # Which clocks are trained: (share, policy, held), as scenes have them, with more of the rows where a name is given.
 _PICTURE = Bell({"image": (0.9, 1.0)})
 CLOCKS = (

@@ -35,6 +35,14 @@ def awake(model):
     return model.eval()
 
 
+@pytest.mark.parametrize("own", [0, 1])
+def test_blocks_alone_are_named_for_muon(own):
+    model = MMDiT(process(), Size(16, 2, 8, 2, own, 16))
+    named = {n for n, _ in model.named_parameters() if n.startswith(tuple(f"{part}." for part in model.orthogonal))}
+    assert named == {n for n, _ in model.named_parameters() if ".blocks." in n}
+    assert len(model.orthogonal) == 1 + 2 * own
+
+
 def test_answers_for_each_modality_in_its_own_shape():
     joint = process(
         label=get_modality("uniform")((), num_classes=4),
