@@ -53,5 +53,7 @@ class GatedBlock(nn.Module):
         if self.modulate is not None and condition is not None:
             scale, shift = self.modulate(condition).chunk(2, -1)
             h = torch.addcmul(h + shift, h, scale)
-        a, b = self.up(h).chunk(2, -1)
+        # two products in place of one whose result is cut: what follows runs over whole blocks of memory
+        weights, biases = self.up.weight.chunk(2), self.up.bias.chunk(2)
+        a, b = (functional.linear(h, weight, bias) for weight, bias in zip(weights, biases, strict=True))
         return x + self.down(functional.silu(a) * b)

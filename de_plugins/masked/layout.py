@@ -16,6 +16,7 @@ from de_core.rng import fork
 __all__ = ["Layout", "Ragged", "Regular"]
 
 _PIECE = 2**19  # class scores worked at once by a draw: 4 MB in float64
+_TOGETHER = 32  # elements whose classes are summed by one product
 
 
 class Layout(abc.ABC):
@@ -118,6 +119,7 @@ class Ragged(Layout):
         self.segment = torch.repeat_interleave(torch.arange(len(sizes)), self._sizes)
         self.output_shape = (int(self._sizes.sum()),)
         self.largest = max(sizes)
+        self._groups = [list(sizes[k : k + _TOGETHER]) for k in range(0, len(sizes), _TOGETHER)]
         self._device: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -129,14 +131,21 @@ class Ragged(Layout):
         return self._on(device)[0]
 
     def log_normaliser(self, output: Tensor) -> Tensor:
-        """The log of the sum of exponentials of each segment, (B, L): one pass over the flat scores."""
-        sizes, _, segment = self._on(output.device)
-        index = segment.expand(output.shape)
-        shape = (*output.shape[:-1], len(sizes))
-        top = torch.full(shape, -torch.inf, dtype=output.dtype, device=output.device)
-        top = top.scatter_reduce(-1, index, output.detach(), "amax")
-        mass = torch.zeros(shape, dtype=output.dtype, device=output.device)
-        return top + mass.scatter_add(-1, index, (output - top.gather(-1, index)).exp()).log()
+        """The log of the sum of exponentials of each segment, (B, L).
+
+        Segments are summed some at a time, by a product with zeros and ones: on a CPU several times as fast as
+        scattered sums, and of a cost that is linear in the scores.
+        """
+        segment, found, first = self._on(output.device)[2], [], 0
+        for sizes in self._groups:
+            width = sum(sizes)
+            part = output.narrow(-1, first, width)
+            own = segment[first : first + width]
+            own, first = own - own[0], first + width
+            top = torch.stack([scores.amax(-1) for scores in part.detach().split(sizes, -1)], -1)
+            member = torch.nn.functional.one_hot(own, len(sizes)).to(output.dtype)
+            found.append(top + ((part - top.index_select(-1, own)).exp() @ member).log())
+        return torch.cat(found, -1)
 
     def log_softmax(self, output: Tensor) -> Tensor:
         segment = self._on(output.device)[2]

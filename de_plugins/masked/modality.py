@@ -154,7 +154,10 @@ class Masked(Jump):
         t = noised.t
         live = expand(t > 0, noised.xt).expand(noised.xt.shape)
         masked = (noised.xt == self.mask(noised.xt.device)) & live
-        entropy = self.layout.cross_entropy(output, noised.x0)
+        if objective in ("elbo", "simple"):
+            entropy = self._entropy(output, noised.x0, masked)
+        else:
+            entropy = self.layout.cross_entropy(output, noised.x0)
         if objective == "elbo":
             weight = expand(self.clock.reverse_hazard(t), noised.xt).to(entropy.dtype)
             return rows(torch.where(masked, weight * entropy, 0.0)).sum(1)
@@ -167,6 +170,14 @@ class Masked(Jump):
             return everything.mean(1)
         weight = expand(self.clock.reverse_hazard(t), noised.xt).to(entropy.dtype)
         return 0.1 * rows(torch.where(live, weight * entropy, 0.0)).sum(1)
+
+    def _entropy(self, output: Output, x0: Tensor, masked: Tensor) -> Tensor:
+        """-log p(x0) in the rows in which something is masked, 0 in the others: those cost nothing."""
+        some = rows(masked).any(1).nonzero()[:, 0]
+        if len(some) == len(x0):
+            return self.layout.cross_entropy(output, x0)
+        found = self.layout.cross_entropy(output.index_select(0, some), x0.index_select(0, some))
+        return found.new_zeros(x0.shape).index_copy(0, some, found)
 
     def posterior_output(self, xt: Tensor, t: Tensor, candidates: Tensor, weights: Tensor) -> Output:
         hot = torch.nn.functional.one_hot(candidates, self.layout.largest).to(weights.dtype)

@@ -159,6 +159,8 @@ class TableMLP(nn.Module):
         self.enter = ClassTable(shown, width, rank, zero=False)
         self.offsets: Tensor
         self.register_buffer("offsets", torch.tensor([0, *shown]).cumsum(0)[: len(shown)], persistent=False)
+        self.masks: Tensor
+        self.register_buffer("masks", torch.tensor(self.class_sizes, dtype=torch.int64), persistent=False)
         self.clock, self.waves = ClockFeatures(1), ClockFeatures(_BANDS)
         self.measure = nn.Linear(self.numbers * (4 + 2 * _BANDS), width) if self.numbers else None
         self.bias = nn.Parameter(torch.zeros(width))
@@ -197,13 +199,21 @@ class TableMLP(nn.Module):
             h = block(h)
         h = functional.layer_norm(h, (self.width,))
         if self.class_sizes:
-            out["classes"] = functional.linear(h, self.scores(), self.score_bias)
+            out["classes"] = self._scored(h, x["classes"])
         if self.velocity is not None:
             level, slope = self.velocity(h).chunk(2, 1)
             out["numbers"] = level + slope * x["numbers"]
             if self.directions is not None and along is not None:
                 out["numbers"] = out["numbers"] + self.directions.back(self.along_out(h) * along[1])
         return out if self.group_head is None else out | self.group_head(h, x, t)
+
+    def _scored(self, h: Tensor, classes: Tensor) -> Tensor:
+        """Scores of the rows in which a class is masked; of the others nothing is asked, and they have 0."""
+        some = (classes == self.masks).any(1).nonzero()[:, 0]
+        if len(some) == len(h):
+            return functional.linear(h, self.scores(), self.score_bias)
+        found = functional.linear(h.index_select(0, some), self.scores(), self.score_bias)
+        return found.new_zeros(len(h), found.shape[1]).index_copy(0, some, found)
 
     @classmethod
     def for_preset(

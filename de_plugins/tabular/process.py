@@ -196,11 +196,8 @@ class TableTimes:
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=rng, device=rng.device)
 
-        def spread(rows: int) -> Tensor:
-            order = uniform(rows, batch).argsort(1)
-            return ((order + uniform(rows, 1)) / batch).T
-
-        order, u = draw_order(shapes), spread(1)
+        order = draw_order(shapes)
+        u = (uniform(batch).argsort()[:, None] + uniform(1)) / batch
         moves = (uniform(batch, 1) * len(order)).floor()
         kind, share = uniform(batch, 1), uniform(batch, 1)
         out = {}
@@ -214,7 +211,7 @@ class TableTimes:
             if set(shapes) - {"classes"}:
                 if name != "classes":
                     own = (kind < self.loose) & (uniform(batch, columns) < share)
-                    value = torch.where(own, spread(columns) ** tilt, value)
+                    value = torch.where(own, uniform(batch, columns) ** tilt, value)
                 clean = (kind >= self.loose) & (kind < self.loose + self.given) & (uniform(batch, columns) < share)
                 value = torch.where(clean, 0.0, value)
             out[name] = value.reshape(shape).contiguous()

@@ -210,7 +210,7 @@ class TableSynthesizer:
         reason = ""
         if not getattr(network, "takes_groups", False):
             reason = f"backbone '{self.backbone}' takes no groups"
-        elif self.objective == "paper-tabular":
+        elif self._tied:
             reason = "objective 'paper-tabular' has no simplex"
         if schema is None:
             found = Schema.infer(frame, target)

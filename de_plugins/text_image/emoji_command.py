@@ -17,7 +17,8 @@ from de_core import JointProcess, NoisyGuidance, get_modality
 from de_core.artifact import atomic_write, save_artifact
 from de_core.engine import quick_precision
 from de_core.errors import DiffuseError
-from de_core.times import Bell, Mixed, Stratified
+from de_core.times import Mixed
+from de_plugins.text_image.clocks import asked_clocks
 from de_plugins.text_image.data.captions import Captioner
 from de_plugins.text_image.data.emoji import SIDE, EmojiSet, EmojiSource, load_emoji
 from de_plugins.text_image.data.images import to_unit
@@ -29,14 +30,8 @@ __all__ = ["Command", "features", "ranks"]
 
 LENGTH, WORDS = 16, 2048
 PATCH = 8  # a quarter of the picture's tokens of 4: more steps in the same time
-# Which clocks are trained: (share, policy, held), as scenes have them, with more of the rows where a name is given.
-_PICTURE = Bell({"image": (0.9, 1.0)})
-CLOCKS = (
-    (0.60, _PICTURE, {"caption": 0.0}),
-    (0.20, Stratified(), {"image": 0.0}),
-    (0.10, Stratified(), {}),
-    (0.10, _PICTURE, {"caption": 1.0}),
-)
+# more of the rows than in scenes where a name is given: a picture for a name is what is asked
+CLOCKS = asked_clocks(picture=0.60, caption=0.20, apart=0.10, tied=0.0, alone=0.10)
 _NEAREST = 5
 _COPY = 0.05  # mean absolute difference of pixels in [-1, 1] below which a picture is called a copy
 

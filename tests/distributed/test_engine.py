@@ -1,6 +1,8 @@
 """The engine on one process: environment, micro-batches, precision, compilation, broken checkpoints, shared samples."""
 
+import ctypes
 import json
+import os
 
 import pytest
 import torch
@@ -171,3 +173,16 @@ def test_the_quick_precision_is_that_of_the_units_there_are(monkeypatch):
         assert engine_module.quick_precision() == wanted
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert engine_module.quick_precision() == "float32"
+
+
+def test_freed_memory_is_kept_where_nobody_else_decides(monkeypatch):
+    for name in [*os.environ]:
+        if name.startswith("MALLOC_") or name == "LD_PRELOAD":
+            monkeypatch.delenv(name)
+    glibc = hasattr(ctypes.CDLL(None), "mallopt")
+    assert engine_module.keep_freed_memory() == glibc
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    assert not engine_module.keep_freed_memory()
+    monkeypatch.delenv("MALLOC_ARENA_MAX")
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # a C library without it
+    assert not engine_module.keep_freed_memory()

@@ -11,8 +11,9 @@ import attrs
 from de_core.artifact import load_artifact, save_artifact
 from de_core.engine import quick_precision
 from de_core.errors import DiffuseError
-from de_core.times import Bell, Mixed, Stratified, Tied
+from de_core.times import Mixed, Tied
 from de_core.train import TrainResult
+from de_plugins.text_image.clocks import asked_clocks
 from de_plugins.text_image.mmdit import MMDiT, Size
 from de_plugins.text_image.scenes.kinds import KINDS, Kind, kind_of
 from de_plugins.text_image.scenes.model import WEIGHTS, SceneSource
@@ -29,16 +30,7 @@ CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
 }
 
-# Which clocks are trained: (share, policy, held). What is asked is a picture of a whole caption and a caption of a
-# clean picture, so most rows lie there. Half of the bell's times lie above .71: more of training at much noise.
-_PICTURE = Bell({"image": (0.9, 1.0)})
-CLOCKS = (
-    (0.40, _PICTURE, {"caption": 0.0}),
-    (0.25, Stratified(), {"image": 0.0}),
-    (0.15, Stratified(), {}),
-    (0.10, Tied(), {}),
-    (0.10, _PICTURE, {"caption": 1.0}),
-)
+CLOCKS = asked_clocks(picture=0.40, caption=0.25, apart=0.15, tied=0.10, alone=0.10)
 
 
 def decoupled(weights: Mapping[str, float]) -> Mixed:
