@@ -46,8 +46,10 @@ _FROM_CAPTION = ("label", "image", "ink")
 State = dict[str, Tensor]
 NETWORKS = {
     "mlp": lambda joint, pictures: DigitsNet(pictures),
-    "mmdit": lambda joint, pictures: MMDiT(joint, "tiny", patch=2, pictures={"image": pictures}),
+    "mmdit": lambda joint, pictures: MMDiT(joint, "tiny", patch=4, pictures={"image": pictures}),
 }
+
+_DECAY = {"mlp": 0.3, "mmdit": 0.1}  # of the weights, beside one peak rate
 
 
 class Command:
@@ -127,7 +129,8 @@ def train(
         steps=steps,
         batch_size=512,
         lr=4e-3,
-        weight_decay=0.3,
+        weight_decay=_DECAY[network],
+        orthogonal=getattr(model, "orthogonal", ()),
         weights=_WEIGHTS,
         times=Faces(share=0.5, ends=0.8),  # half of the rows have something given: most of what is asked lies there
         seed=seed,
