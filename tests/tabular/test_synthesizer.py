@@ -135,6 +135,25 @@ def test_learns_a_dependence():
 # --- conditions -----------------------------------------------------------------------------------------------------
 
 
+def test_a_class_given_a_noised_number_follows_its_law(monkeypatch):
+    """k = "x" where a + z > 0, a and z standard normal. Given 2 at a level, a_t ~ N(2 alpha, sigma^2) and a | a_t ~
+    N(alpha a_t, sigma^2), so P(x) = Phi(m / sqrt(1 + v)) with m = 2 alpha^2, v = sigma^2 (1 + alpha^2)."""
+    monkeypatch.setattr(process, "BLOCK", 4096)
+    rng = np.random.default_rng(0)
+    a, z = rng.normal(size=(2, 8000))
+    frame = pd.DataFrame({"a": a, "k": np.where(a + z > 0, "x", "y")})
+    model = TableSynthesizer(max_steps=300, batch_size=1024, patience=None, progress=False).fit(frame)
+    level, rows = 0.5, 8000
+    kept = math.cos(math.pi / 2 * level) ** 2
+    mean, variance = 2 * kept, (1 - kept) * (1 + kept)
+    wanted = 0.5 * (1 + math.erf(mean / math.sqrt(2 * (1 + variance))))
+    drawn = model.sample(rows, {"a": Given(2.0, level)}, rng=1)
+    # four standard errors of the drawn share and of as many training rows, and as much again for what is not learned
+    tolerance = 8 * math.sqrt(2 * wanted * (1 - wanted) / rows)
+    assert abs((drawn["k"] == "x").mean() - wanted) < tolerance
+    assert abs((model.sample(rows, rng=2)["k"] == "x").mean() - wanted) > 2 * tolerance  # of nothing given: 1/2
+
+
 def test_given_is_exact(fitted):
     given = {"town": "Ulm", "debt": 0, "height": 171.25, "since": "2021-03-01", "rank": "hi", "score": None}
     fake = fitted.sample(50, given)
