@@ -31,7 +31,8 @@ def dpm_solver(move: Move[Gaussian]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     x0 = move.modality.convert(move.output, xt, t, "x0")
     alpha_t, alpha_s, sigma_t, sigma_s = path.alpha(t), path.alpha(s), path.sigma(t), path.sigma(s)
     shrink = alpha_t * sigma_s / (sigma_t * alpha_s).clamp_min(_FLOOR)
-    direction = x0
+    part = alpha_s * (1 - shrink)
+    moved = torch.addcmul(expand(sigma_s / sigma_t, xt) * xt, expand(part, xt), x0)
     if move.carry is not None:
         before, t_before = move.carry
         alpha_b, sigma_b = path.alpha(t_before), path.sigma(t_before)
@@ -39,8 +40,8 @@ def dpm_solver(move: Move[Gaussian]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         h_before = _log_ratio(alpha_t, sigma_t) - _log_ratio(alpha_b, sigma_b)
         usable = (alpha_b > 0) & (sigma_s > 0) & (h_before > 0)
         extra = torch.where(usable, h / (2 * torch.where(usable, h_before, 1.0)), 0.0)
-        direction = x0 + expand(extra, xt) * (x0 - before)
-    return expand(sigma_s / sigma_t, xt) * xt + expand(alpha_s * (1 - shrink), xt) * direction, (x0, t)
+        moved = moved.addcmul_(expand(part * extra, xt), x0 - before)
+    return moved, (x0, t)
 
 
 def _log_ratio(alpha: Tensor, sigma: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from de_core.modality import Output, expand, times
@@ -31,8 +32,8 @@ def convert(path: PathSchedule, output: Output, xt: Tensor, t: Tensor, to: str, 
     t = times(t, xt)
     alpha, sigma = expand(path.alpha(t), xt), expand(path.sigma(t), xt)
     norm = (alpha**2 + sigma**2).sqrt()
-    if source == "v" and to == "x0":
-        return (alpha * xt - sigma * norm * output) / norm**2
+    if source == "v" and to == "x0":  # at every step of sampling: coefficients first, then two passes over the state
+        return torch.addcmul(alpha / norm**2 * xt, sigma / norm, output, value=-1)
     if source == "v":
         eps = (sigma * xt + alpha * norm * output) / norm**2
     elif source == "x0":
