@@ -212,6 +212,8 @@ class TableMLP(nn.Module):
         some = (classes == self.masks).any(1).nonzero()[:, 0]
         if len(some) == len(h):
             return functional.linear(h, self.scores(), self.score_bias)
+        if not len(some):  # as while numbers are drawn: not even memory is taken
+            return h.new_zeros(()).expand(len(h), len(self.score_bias))
         found = functional.linear(h.index_select(0, some), self.scores(), self.score_bias)
         return found.new_zeros(len(h), found.shape[1]).index_copy(0, some, found)
 
