@@ -44,6 +44,8 @@ __all__ = ["TableSynthesizer"]
 _LR = {"nano": 4e-3, "small": 2e-3, "base": 1e-3, "paper": 1e-3}
 _PAPER: dict[str, Any] = {"weight_decay": 0.03, "betas": (0.9, 0.9)}  # beside a rate of 1e-3
 _STEPS = 50
+_BY_HEART = 4  # cells a parameter, below which a table can be learnt by heart in the time that there is
+_MEMORY = 100, 400  # passes over the table that the weights look back on, and steps at the least
 _APART = 100  # rows of which a tenth says whether training still helps
 _CALIBRATION = 10_000, 50_000  # rows drawn after training to correct the numbers' marginals: the table's, but within
 
@@ -69,10 +71,10 @@ class TableSynthesizer:
         objective: "simple", "elbo", or "paper-tabular": the authors' losses, schedule, one clock for all columns, and
             settings of AdamW. Conditions are then as good as a model can be that never saw a column given.
         coding: name of an installed codec of tables.
-        patience: in a table of fewer cells than the network has parameters, which can be learnt by heart, a tenth of
-            the rows, at most 500, is held out, a bound on their likelihood is taken at every twentieth of the budget,
-            the best weights are kept, and training ends after so many bounds in a row that are no better. None, a
-            larger table, or less than 100 rows: all rows to the end.
+        patience: in a table of fewer cells than four times the network's parameters, which can be learnt by heart, a
+            tenth of the rows, at most 500, is held out, a bound on their likelihood is taken at every twentieth of the
+            budget, the best weights are kept, and training ends after so many bounds in a row that are no better.
+            None, a larger table, or less than 100 rows: all rows to the end.
         progress: a line on stderr while training, where that is a terminal.
 
     Attributes:
@@ -169,22 +171,24 @@ class TableSynthesizer:
             spread = covariance(coded, stream(self.seed, "covariance"))
             model = build(network, settings, codec, self.seed, log_shares(coded, sizes), spread)
             width = len(sizes) + numbers + sum(groups.values())
-            small = len(coded) * width < sum(p.numel() for p in model.parameters())  # it can be learnt by heart
+            small = len(coded) * width < _BY_HEART * sum(p.numel() for p in model.parameters())
             apart = self.patience is not None and small and len(coded) >= _APART
             learnt, score = held_out(joint, coded, self.seed, tied=paper) if apart else (coded, None)
             share = 1 / width
+            lr = _LR["paper" if paper else self.preset] if self.lr is None else self.lr
+            decay = _PAPER if paper else {"weight_decay": self._decay(len(learnt), lr)}
             result = Trainer(
                 joint,
                 model,
                 minutes=self.minutes,
                 steps=self.max_steps,
                 batch_size=self.batch_size,
-                lr=_LR["paper" if paper else self.preset] if self.lr is None else self.lr,
+                lr=lr,
                 objective=self.objective,
                 times=TableTimes(0.0, 0.0, tied=True) if paper else TableTimes.of(spread),
                 weights=None if paper else dict.fromkeys(joint.modalities, share),
                 orthogonal=() if paper else getattr(network, "orthogonal", ()),
-                **(_PAPER if paper else {}),
+                **decay,
                 seed=self.seed,
                 progress=self.progress,
                 held_out=score,
@@ -200,6 +204,16 @@ class TableSynthesizer:
             x = draw_states(joint, model, rows, None, _STEPS, own, tied=self._tied)
             self.codec = codec.calibrated(x["classes"], x["numbers"])
         return self
+
+    def _decay(self, rows: int, lr: float) -> float:
+        """The weight decay under which the weights look back on the steps of ``_MEMORY`` passes: 1/(lr decay) of them,
+        at the peak rate, as AdamW's weights are a moving mean of its updates. A small table, which is passed often, is
+        so held to what all of its rows say.
+
+        Source: Wang and Aitchison 2024 (2405.13698).
+        """
+        passes, least = _MEMORY
+        return 1 / (lr * max(least, passes * rows / min(self.batch_size, rows)))
 
     def _schema(self, frame: pd.DataFrame, schema: Schema | None, target: str | int | None, network: Any) -> Schema:
         """The schema as given, or inferred: then without groups where they cannot be read.

@@ -123,3 +123,29 @@ def test_directions_kept_are_the_sharpest_and_survive_saving():
     assert torch.equal(again.directions, kept.directions)
     assert not any(p.requires_grad for p in again.parameters())
     assert [count_directions(n, 64_000) for n in (0, 1, 2, 40, 400)] == [0, 0, 2, 40, 16]
+
+
+def test_only_rows_with_a_masked_class_are_scored():
+    sizes, numbers = (3, 40, 2), 2
+    torch.manual_seed(0)
+    model = TableMLP(sizes, numbers, **TableMLP.for_preset("nano", sizes, numbers)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    masks = torch.tensor(sizes)
+    classes = torch.stack([torch.randint(0, size, (6,)) for size in sizes], 1)
+    some = torch.tensor([1, 4])
+    classes[some, torch.tensor([2, 0])] = masks[torch.tensor([2, 0])]
+    x = {"classes": classes, "numbers": torch.randn(6, numbers)}
+    t = {"classes": torch.zeros(6, 3), "numbers": torch.rand(6, numbers)}
+    found = model(x, t)
+    alone = model({n: v[some] for n, v in x.items()}, {n: v[some] for n, v in t.items()})
+    for name, out in found.items():
+        torch.testing.assert_close(out[some], alone[name], atol=1e-5, rtol=1e-5)
+    assert found["classes"][some].abs().min() > 0
+    others = torch.tensor([0, 2, 3, 5])
+    assert not found["classes"][others].any()
+    clean = model({n: v[others] for n, v in x.items()}, {n: v[others] for n, v in t.items()})
+    assert clean["classes"].shape == (4, sum(sizes))
+    assert not clean["classes"].any()
+    torch.testing.assert_close(clean["numbers"], found["numbers"][others], atol=1e-5, rtol=1e-5)

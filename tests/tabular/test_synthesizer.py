@@ -457,3 +457,26 @@ def test_patience_keeps_a_small_table_from_being_learnt_by_heart():
         assert (synth.steps < 700) == (patience is not None)
     gain = bounds[None] - bounds[3]
     assert gain.mean() > 4 * gain.std() / len(gain) ** 0.5
+
+
+@pytest.mark.parametrize(
+    ("rows", "objective", "decay"),
+    [
+        (120, "simple", 1 / (0.004 * 400)),  # 400 steps at the least
+        (5000, "simple", 1 / (0.004 * 100 * 5000 / 64)),  # a hundred passes of rows / batch steps
+        (120, "paper-tabular", 0.03),
+    ],
+)
+def test_small_tables_are_held_by_weight_decay(monkeypatch, rows, objective, decay):
+    from de_plugins.tabular import synthesizer
+
+    seen = {}
+    trainer = synthesizer.Trainer
+
+    def look(*args, **settings):
+        seen.update(settings)
+        return trainer(*args, **settings)
+
+    monkeypatch.setattr(synthesizer, "Trainer", look)
+    quick(max_steps=1, batch_size=64, objective=objective).fit(people(rows)[["height", "town"]])
+    assert math.isclose(seen["weight_decay"], decay)

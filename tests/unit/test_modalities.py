@@ -254,3 +254,37 @@ def test_one_hot_data_of_any_number_of_parts_are_resolved_at_t_min(parts):
     x0 = torch.nn.functional.one_hot(torch.arange(64) % parts, parts).double()
     log_mu = one_hot_log_G(m.perturb(x0, t, rng=0).xt, m.tau(t), m.psi)[0].log_softmax(-1)
     assert float(-(log_mu * x0).sum(-1).mean()) < 1e-3
+
+
+@pytest.mark.parametrize("objective", ["elbo", "simple"])
+def test_the_loss_of_classes_of_many_sizes_is_that_of_each_by_itself(objective):
+    """More elements than are summed by one product, scores far apart, and rows in which nothing is masked."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [2 + k % 7 for k in range(70)]
+    masked = get_modality("masked")((70,), num_classes=sizes)
+    x0 = torch.stack([torch.randint(0, size, (8,), generator=generator) for size in sizes], 1)
+    t = torch.rand(8, 70, generator=generator, dtype=torch.float64)
+    t[:3] = 0.0
+    noised = masked.perturb(x0, t, rng=1)
+    output = 40 * torch.randn(8, sum(sizes), generator=generator, dtype=torch.float64)
+    output.requires_grad_()
+    entropy = torch.stack(
+        [
+            torch.nn.functional.cross_entropy(part, x0[:, k], reduction="none")
+            for k, part in enumerate(output.split(sizes, 1))
+        ],
+        1,
+    )
+    hidden = noised.xt == torch.tensor(sizes)
+    if objective == "elbo":  # the linear schedule: rate 1/t
+        weights = hidden / torch.where(t > 0, t, 1.0)
+    else:
+        live = t > 0
+        weights = hidden * ((live.sum(1) + 1).double() / hidden.sum(1).clamp_min(1))[:, None]
+    wanted = (weights * entropy).sum(1)
+    found = masked.loss(output, noised, objective=objective)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    gradients = [torch.autograd.grad(loss.sum(), output, retain_graph=True)[0] for loss in (found, wanted)]
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-10)
+    assert not found[:3].any()
+    assert found[3:].min() > 0
