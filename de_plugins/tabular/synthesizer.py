@@ -45,7 +45,7 @@ _LR = {"nano": 4e-3, "small": 2e-3, "base": 1e-3, "paper": 1e-3}
 _PAPER: dict[str, Any] = {"weight_decay": 0.03, "betas": (0.9, 0.9)}  # beside a rate of 1e-3
 _STEPS = 50
 _BY_HEART = 4  # cells a parameter, below which a table can be learnt by heart in the time that there is
-_MEMORY = 100, 400  # passes over the table that the weights look back on, and steps at the least
+_MEMORY = 30, 400  # passes over the table that the weights look back on, and steps at the least
 _APART = 100  # rows of which a tenth says whether training still helps
 _CALIBRATION = 10_000, 50_000  # rows drawn after training to correct the numbers' marginals: the table's, but within
 

@@ -463,7 +463,7 @@ def test_patience_keeps_a_small_table_from_being_learnt_by_heart():
     ("rows", "objective", "decay"),
     [
         (120, "simple", 1 / (0.004 * 400)),  # 400 steps at the least
-        (5000, "simple", 1 / (0.004 * 100 * 5000 / 64)),  # a hundred passes of rows / batch steps
+        (5000, "simple", 1 / (0.004 * 30 * 5000 / 64)),  # thirty passes of rows / batch steps
         (120, "paper-tabular", 0.03),
     ],
 )
