@@ -173,11 +173,13 @@ def quick_precision(device: torch.device | str = "cpu") -> str:
 def keep_freed_memory() -> bool:
     """Let this process keep what a step frees for the next step: whether it could be asked.
 
-    glibc gives large freed blocks back to the system, which clears each page anew when the next step asks for it: a
-    sixth of the time of a step of a small network on a CPU (``benchmarks/freed_memory.py``). Up to 128 MiB are kept
-    free. Left alone where the environment already says how memory is kept, and where the C library is another.
+    glibc gives large freed blocks back to the system, which clears each page anew when the next step asks for it; on
+    a CPU that takes a good part of a small network's step (``benchmarks/freed_memory.py``). From here on memory goes
+    back only when 128 MiB lie free at the top of the heap. Left alone where the environment already says how memory is
+    kept (``MALLOC_...``, ``GLIBC_TUNABLES``, another allocator by ``LD_PRELOAD``), and where the C library is another.
     """
-    if any(name.startswith("MALLOC_") for name in os.environ) or os.environ.get("LD_PRELOAD"):
+    told = any(name.startswith("MALLOC_") for name in os.environ) or "LD_PRELOAD" in os.environ
+    if told or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
     try:
         tell = ctypes.CDLL(None).mallopt

@@ -167,7 +167,9 @@ class TableMLP(nn.Module):
         self.blocks = nn.ModuleList(GatedBlock(width, hidden) for _ in range(depth))
         self.scores = ClassTable(self.class_sizes, width, rank, zero=True)
         total = sum(self.class_sizes)
-        self.score_bias = nn.Parameter(torch.zeros(total) if marginals is None else marginals.to(torch.float32).clone())
+        # not trained, so that what is learned, and decays, is the difference from the training shares
+        self.shares = nn.Parameter(torch.zeros(total) if marginals is None else marginals.float(), requires_grad=False)
+        self.score_bias = nn.Parameter(torch.zeros(total))
         self.velocity = nn.Linear(width, 2 * self.numbers) if self.numbers else None
         if self.velocity is not None:
             nn.init.zeros_(self.velocity.weight)
@@ -199,7 +201,7 @@ class TableMLP(nn.Module):
             h = block(h)
         h = functional.layer_norm(h, (self.width,))
         if self.class_sizes:
-            out["classes"] = self._scored(h, x["classes"])
+            out["classes"] = self._scored(h, x["classes"], t["classes"])
         if self.velocity is not None:
             level, slope = self.velocity(h).chunk(2, 1)
             out["numbers"] = level + slope * x["numbers"]
@@ -207,15 +209,22 @@ class TableMLP(nn.Module):
                 out["numbers"] = out["numbers"] + self.directions.back(self.along_out(h) * along[1])
         return out if self.group_head is None else out | self.group_head(h, x, t)
 
-    def _scored(self, h: Tensor, classes: Tensor) -> Tensor:
-        """Scores of the rows in which a class is masked; of the others nothing is asked, and they have 0."""
-        some = (classes == self.masks).any(1).nonzero()[:, 0]
-        if len(some) == len(h):
-            return functional.linear(h, self.scores(), self.score_bias)
-        if not len(some):  # as while numbers are drawn: not even memory is taken
-            return h.new_zeros(()).expand(len(h), len(self.score_bias))
-        found = functional.linear(h.index_select(0, some), self.scores(), self.score_bias)
-        return found.new_zeros(len(h), found.shape[1]).index_copy(0, some, found)
+    def _scored(self, h: Tensor, classes: Tensor, t: Tensor) -> Tensor:
+        """Scores where a class is masked or its clock says that it might be; of other rows nothing is asked: 0.
+
+        In training by row. In drawing all rows or none, as while numbers are drawn: a product of as many rows as are
+        asked for would make a row's last digit hang on the others.
+        """
+        asked = ((classes == self.masks) | (t > 0)).any(1)
+        weights, bias = self.scores(), self.shares + self.score_bias
+        if not torch.is_grad_enabled():
+            some = bool(asked.any())
+            return functional.linear(h, weights, bias) if some else h.new_zeros(()).expand(len(h), len(bias))
+        index = asked.nonzero()[:, 0]
+        if len(index) == len(h):
+            return functional.linear(h, weights, bias)
+        found = functional.linear(h.index_select(0, index), weights, bias)
+        return found.new_zeros(len(h), len(bias)).index_copy(0, index, found)
 
     @classmethod
     def for_preset(
@@ -271,6 +280,6 @@ def count_parameters(
 
     blocks = depth * (width * 2 * hidden + 2 * hidden + hidden * width + width)
     entry = table([n + 1 for n in class_sizes]) + width + (numbers * (4 + 2 * _BANDS) * width + width if numbers else 0)
-    heads = table(class_sizes) + sum(class_sizes) + 2 * numbers * (width + 1)
+    heads = table(class_sizes) + 2 * sum(class_sizes) + 2 * numbers * (width + 1)
     along = directions * (numbers + 1 + 2 * width + 1)
     return blocks + entry + heads + along + count_group_parameters(groups or {}, width)

@@ -207,8 +207,8 @@ class TableSynthesizer:
 
     def _decay(self, rows: int, lr: float) -> float:
         """The weight decay under which the weights look back on the steps of ``_MEMORY`` passes: 1/(lr decay) of them,
-        at the peak rate, as AdamW's weights are a moving mean of its updates. A small table, which is passed often, is
-        so held to what all of its rows say.
+        at the peak rate, as AdamW's weights are a moving mean of its updates; those by Muon, whose rate is three times
+        that, on a third as many. A table, which is passed often, is so held to what all of its rows say.
 
         Source: Wang and Aitchison 2024 (2405.13698).
         """

@@ -15,7 +15,7 @@ Clocks = tuple[tuple[float, TimePolicy, Mapping[str, float]], ...]
 def asked_clocks(*, picture: float, caption: float, apart: float, tied: float, alone: float) -> Clocks:
     """The clocks of modalities "image" and "caption", as parts of a ``Mixed``.
 
-    Half of a noised picture's times lie above 0.71: more of training is at much noise.
+    The bell's median is 0.71: more of training is at much noise.
 
     Args:
         picture: share of the rows in which the picture is noised and the caption clean.

@@ -177,12 +177,13 @@ def test_the_quick_precision_is_that_of_the_units_there_are(monkeypatch):
 
 def test_freed_memory_is_kept_where_nobody_else_decides(monkeypatch):
     for name in [*os.environ]:
-        if name.startswith("MALLOC_") or name == "LD_PRELOAD":
+        if name.startswith("MALLOC_") or name in ("LD_PRELOAD", "GLIBC_TUNABLES"):
             monkeypatch.delenv(name)
     glibc = hasattr(ctypes.CDLL(None), "mallopt")
     assert engine_module.keep_freed_memory() == glibc
-    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
-    assert not engine_module.keep_freed_memory()
-    monkeypatch.delenv("MALLOC_ARENA_MAX")
+    for name, value in (("MALLOC_ARENA_MAX", "4"), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=4")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert not engine_module.keep_freed_memory()
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # a C library without it
     assert not engine_module.keep_freed_memory()

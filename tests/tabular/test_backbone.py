@@ -134,18 +134,26 @@ def test_only_rows_with_a_masked_class_are_scored():
             parameter.add_(0.1 * torch.randn(parameter.shape))
     masks = torch.tensor(sizes)
     classes = torch.stack([torch.randint(0, size, (6,)) for size in sizes], 1)
-    some = torch.tensor([1, 4])
-    classes[some, torch.tensor([2, 0])] = masks[torch.tensor([2, 0])]
-    x = {"classes": classes, "numbers": torch.randn(6, numbers)}
+    some, others = torch.tensor([1, 3, 4]), torch.tensor([0, 2, 5])
     t = {"classes": torch.zeros(6, 3), "numbers": torch.rand(6, numbers)}
-    found = model(x, t)
-    alone = model({n: v[some] for n, v in x.items()}, {n: v[some] for n, v in t.items()})
+    classes[some[:2], torch.tensor([2, 0])] = masks[torch.tensor([2, 0])]
+    t["classes"][4, 1] = 0.2  # was not masked, and might have been
+    x = {"classes": classes, "numbers": torch.randn(6, numbers)}
+
+    def pick(rows):
+        return {n: v[rows] for n, v in x.items()}, {n: v[rows] for n, v in t.items()}
+
+    found, alone = model(x, t), model(*pick(some))
     for name, out in found.items():
         torch.testing.assert_close(out[some], alone[name], atol=1e-5, rtol=1e-5)
     assert found["classes"][some].abs().min() > 0
-    others = torch.tensor([0, 2, 3, 5])
     assert not found["classes"][others].any()
-    clean = model({n: v[others] for n, v in x.items()}, {n: v[others] for n, v in t.items()})
-    assert clean["classes"].shape == (4, sum(sizes))
+    with torch.no_grad():  # all or none: a row does not depend on how many others are asked for
+        drawn, clean = model(x, t), model(*pick(others))
+        assert drawn["classes"].abs().min() > 0
+        whole = model(x, {**t, "classes": torch.ones(6, 3)})
+    assert torch.equal(drawn["classes"], whole["classes"])
+    torch.testing.assert_close(drawn["classes"][some], alone["classes"], atol=1e-5, rtol=1e-5)
+    assert clean["classes"].shape == (3, sum(sizes))
     assert not clean["classes"].any()
     torch.testing.assert_close(clean["numbers"], found["numbers"][others], atol=1e-5, rtol=1e-5)

@@ -113,6 +113,15 @@ def test_tables_of_one_kind_of_column(columns):
     )
 
 
+def test_two_rows_of_one_class_column_are_trained_to_the_end():
+    """In some steps no class is masked: there is nothing to learn, and nothing to stumble over."""
+    frame = pd.DataFrame({"a": ["x", "y"]})
+    for objective in ("simple", "paper-tabular"):
+        synthesizer = quick(max_steps=60, objective=objective).fit(frame)
+        assert synthesizer.steps == 60
+        assert set(synthesizer.sample(40)["a"]) == {"x", "y"}
+
+
 def test_one_row_works():
     frame = people(1)
     synthesizer = quick(max_steps=2).fit(frame)
