@@ -469,23 +469,31 @@ def test_patience_keeps_a_small_table_from_being_learnt_by_heart():
 
 
 @pytest.mark.parametrize(
-    ("rows", "objective", "decay"),
+    ("rows", "objective", "decay", "watched"),
     [
-        (120, "simple", 1 / (0.004 * 400)),  # 400 steps at the least
-        (5000, "simple", 1 / (0.004 * 30 * 5000 / 64)),  # thirty passes of rows / batch steps
-        (120, "paper-tabular", 0.03),
+        (90, "simple", 1 / (0.004 * 400), False),  # 400 steps at the least; too few rows to set some apart
+        (120, "simple", 1 / (0.004 * 400), True),
+        (5000, "simple", 1 / (0.004 * 30 * 4500 / 64), True),  # thirty passes of rows / batch steps; 500 rows apart
+        (120, "paper-tabular", 0.03, True),
+        (90_000, "simple", 1 / (0.004 * 30 * 90_000 / 64), False),  # more than four cells a parameter
     ],
 )
-def test_small_tables_are_held_by_weight_decay(monkeypatch, rows, objective, decay):
+def test_what_a_table_is_held_by_hangs_on_its_rows(monkeypatch, rows, objective, decay, watched):
+    """Numbers "height" and "score", and the classes of the latter's gate: three variables, and 64,000 parameters."""
     from de_plugins.tabular import synthesizer
 
+    class Enough(Exception):
+        pass
+
     seen = {}
-    trainer = synthesizer.Trainer
 
     def look(*args, **settings):
         seen.update(settings)
-        return trainer(*args, **settings)
+        raise Enough
 
     monkeypatch.setattr(synthesizer, "Trainer", look)
-    quick(max_steps=1, batch_size=64, objective=objective).fit(people(rows)[["height", "town"]])
-    assert math.isclose(seen["weight_decay"], decay)
+    frame = people(rows)[["height", "score"]]
+    with pytest.raises(Enough):
+        quick(batch_size=64, objective=objective, patience=3).fit(frame)
+    assert math.isclose(seen["weight_decay"], decay, rel_tol=1e-2)
+    assert (seen["patience"], seen["held_out"] is not None) == ((3, True) if watched else (None, False))
