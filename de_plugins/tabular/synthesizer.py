@@ -44,7 +44,6 @@ __all__ = ["TableSynthesizer"]
 _LR = {"nano": 4e-3, "small": 2e-3, "base": 1e-3, "paper": 1e-3}
 _PAPER: dict[str, Any] = {"weight_decay": 0.03, "betas": (0.9, 0.9)}  # beside a rate of 1e-3
 _STEPS = 50
-_BY_HEART = 4  # cells a parameter, below which a table can be learnt by heart in the time that there is
 _MEMORY = 30, 400  # passes over the table that the weights look back on, and steps at the least
 _APART = 100  # rows of which a tenth says whether training still helps
 _CALIBRATION = 10_000, 50_000  # rows drawn after training to correct the numbers' marginals: the table's, but within
@@ -71,10 +70,10 @@ class TableSynthesizer:
         objective: "simple", "elbo", or "paper-tabular": the authors' losses, schedule, one clock for all columns, and
             settings of AdamW. Conditions are then as good as a model can be that never saw a column given.
         coding: name of an installed codec of tables.
-        patience: in a table of fewer cells than four times the network's parameters, which can be learnt by heart, a
-            tenth of the rows, at most 500, is held out, a bound on their likelihood is taken at every twentieth of the
-            budget, the best weights are kept, and training ends after so many bounds in a row that are no better.
-            None, a larger table, or less than 100 rows: all rows to the end.
+        patience: in a table of fewer cells than the network has parameters, which can be learnt by heart, a tenth of
+            the rows, at most 500, is held out, a bound on their likelihood is taken at every twentieth of the budget,
+            the best weights are kept, and training ends after so many bounds in a row that are no better. None, a
+            larger table, or less than 100 rows: all rows to the end.
         progress: a line on stderr while training, where that is a terminal.
 
     Attributes:
@@ -171,7 +170,7 @@ class TableSynthesizer:
             spread = covariance(coded, stream(self.seed, "covariance"))
             model = build(network, settings, codec, self.seed, log_shares(coded, sizes), spread)
             width = len(sizes) + numbers + sum(groups.values())
-            small = len(coded) * width < _BY_HEART * sum(p.numel() for p in model.parameters())
+            small = len(coded) * width < sum(p.numel() for p in model.parameters())  # it can be learnt by heart
             apart = self.patience is not None and small and len(coded) >= _APART
             learnt, score = held_out(joint, coded, self.seed, tied=paper) if apart else (coded, None)
             share = 1 / width
