@@ -44,7 +44,7 @@ __all__ = ["TableSynthesizer"]
 _LR = {"nano": 4e-3, "small": 2e-3, "base": 1e-3, "paper": 1e-3}
 _PAPER: dict[str, Any] = {"weight_decay": 0.03, "betas": (0.9, 0.9)}  # beside a rate of 1e-3
 _STEPS = 50
-_MEMORY = 30, 400  # passes over the table that the weights look back on, and steps at the least
+_MEMORY = 300, 800  # passes over the table that the weights look back on, and steps at the least
 _APART = 100  # rows of which a tenth says whether training still helps
 _CALIBRATION = 10_000, 50_000  # rows drawn after training to correct the numbers' marginals: the table's, but within
 
