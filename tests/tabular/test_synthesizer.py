@@ -478,7 +478,7 @@ def test_patience_keeps_a_small_table_from_being_learnt_by_heart():
             "simple",
             1 / (0.004 * 300 * 4500 / 64),
             True,
-        ),  # three hundred passes of rows / batch steps; 500 rows apart
+        ),  # of rows / batch steps; 500 rows apart
         (120, "paper-tabular", 0.03, True),
         (25_000, "simple", 1 / (0.004 * 300 * 25_000 / 64), False),  # more cells than parameters
     ],
