@@ -175,7 +175,7 @@ class TableSynthesizer:
             learnt, score = held_out(joint, coded, self.seed, tied=paper) if apart else (coded, None)
             share = 1 / width
             lr = _LR["paper" if paper else self.preset] if self.lr is None else self.lr
-            decay = _PAPER if paper else {"weight_decay": self._decay(len(learnt), lr)}
+            decay: dict[str, Any] = _PAPER if paper else {"weight_decay": self._decay(len(learnt), lr)}
             result = Trainer(
                 joint,
                 model,
