@@ -7,6 +7,7 @@ there is one process, and nothing here costs anything.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -66,8 +67,13 @@ class World:
         return self
 
     def stop(self) -> None:
-        """Leave the process group."""
+        """Leave the process group.
+
+        Wrapped networks lie in cycles, and hold the group. They are freed first, so that its threads end here and not
+        while the interpreter goes down, where one that still asks for it ends the process.
+        """
         if self.size > 1 and dist.is_initialized():
+            gc.collect()
             dist.destroy_process_group()
 
     def __enter__(self) -> World:
