@@ -174,8 +174,9 @@ def keep_freed_memory() -> bool:
     """Let this process keep what a step frees for the next step: whether it could be asked.
 
     glibc gives large freed blocks back to the system, which clears each page anew when the next step asks for it;
-    ``benchmarks/freed_memory.py`` compares the two. From here on memory goes back only when 128 MiB lie free at the top of the heap. Left alone where the environment already says how memory is
-    kept (``MALLOC_...``, ``GLIBC_TUNABLES``, another allocator by ``LD_PRELOAD``), and where the C library is another.
+    ``benchmarks/freed_memory.py`` compares the two. From here on memory goes back only when 128 MiB lie free at the
+    top of the heap. Left alone where the environment already says how memory is kept (``MALLOC_...``,
+    ``GLIBC_TUNABLES``, another allocator by ``LD_PRELOAD``), and where the C library is another.
     """
     told = any(name.startswith("MALLOC_") for name in os.environ) or "LD_PRELOAD" in os.environ
     if told or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
