@@ -7,7 +7,6 @@ there is one process, and nothing here costs anything.
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import threading
@@ -61,19 +60,20 @@ class World:
     def start(self) -> World:
         """Join the process group, gloo for the CPU and nccl for GPUs, unless this process is alone or has joined."""
         if self.size > 1 and not dist.is_initialized():
+            import torch.distributed.nn  # its defaults name the group of the time of import, and keep it
+
             if self.device.type == "cuda":
                 torch.cuda.set_device(self.device)
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
         return self
 
     def stop(self) -> None:
-        """Leave the process group.
+        """Leave the process group, and end its threads.
 
-        Wrapped networks lie in cycles, and hold the group. They are freed first, so that its threads end here and not
-        while the interpreter goes down, where one that still asks for it ends the process.
+        They end with the last thing that holds the group. After strategy "fsdp" torch's own caches of sharded tensors
+        hold it, and the threads run until the process ends.
         """
         if self.size > 1 and dist.is_initialized():
-            gc.collect()
             dist.destroy_process_group()
 
     def __enter__(self) -> World:

@@ -6,8 +6,6 @@ Both give the weights that one process would give: the gradient of the mean over
 from __future__ import annotations
 
 import copy
-import ctypes
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, cast
 
@@ -26,12 +24,10 @@ __all__ = [
     "autocast",
     "check_precision",
     "get_strategy",
-    "keep_freed_memory",
     "power_average",
     "quick_precision",
 ]
 
-_KEPT = {-3: 32 << 20, -1: 128 << 20}  # M_MMAP_THRESHOLD at its largest, M_TRIM_THRESHOLD; bytes
 _HORIZON = 16.0  # averaging weights grow like step^16: the average looks back over about a twentieth of the run
 PRECISIONS = ("float32", "bfloat16")
 
@@ -168,25 +164,6 @@ def quick_precision(device: torch.device | str = "cpu") -> str:
         able = getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False)
         return "bfloat16" if able and _has_bfloat16(device) else "float32"
     return "bfloat16" if _has_bfloat16(device) else "float32"
-
-
-def keep_freed_memory() -> bool:
-    """Let this process keep what a step frees for the next step: whether it could be asked.
-
-    glibc gives large freed blocks back to the system, which clears each page anew when the next step asks for it;
-    ``benchmarks/freed_memory.py`` compares the two. From here on memory goes back only when 128 MiB lie free at the
-    top of the heap. Left alone where the environment already says how memory is kept (``MALLOC_...``,
-    ``GLIBC_TUNABLES``, another allocator by ``LD_PRELOAD``), and where the C library is another.
-    """
-    told = any(name.startswith("MALLOC_") for name in os.environ) or "LD_PRELOAD" in os.environ
-    if told or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
-        return False
-    try:
-        tell = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    done = [tell(what, size) for what, size in _KEPT.items()]
-    return all(done)
 
 
 def _has_bfloat16(device: torch.device) -> bool:

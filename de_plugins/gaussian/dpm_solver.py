@@ -40,7 +40,7 @@ def dpm_solver(move: Move[Gaussian]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         h_before = _log_ratio(alpha_t, sigma_t) - _log_ratio(alpha_b, sigma_b)
         usable = (alpha_b > 0) & (sigma_s > 0) & (h_before > 0)
         extra = torch.where(usable, h / (2 * torch.where(usable, h_before, 1.0)), 0.0)
-        moved = moved.addcmul_(expand(part * extra, xt), x0 - before)
+        moved.addcmul_(expand(part * extra, xt), x0 - before)
     return moved, (x0, t)
 
 

@@ -133,8 +133,8 @@ class Ragged(Layout):
     def log_normaliser(self, output: Tensor) -> Tensor:
         """The log of the sum of exponentials of each segment, (B, L).
 
-        Segments are summed some at a time, by a product with zeros and ones: on a CPU several times as fast as
-        scattered sums, and of a cost that is linear in the scores.
+        Segments are summed some at a time, by a product with zeros and ones: of all at once it would grow with the
+        square of their number, and scattered sums are slow on a CPU.
         """
         segment, found, first = self._on(output.device)[2], [], 0
         for sizes in self._groups:

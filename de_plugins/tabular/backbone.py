@@ -215,13 +215,12 @@ class TableMLP(nn.Module):
         In training by row. In drawing all rows or none, as while numbers are drawn: a product of as many rows as are
         asked for would make a row's last digit hang on the others.
         """
-        asked = ((classes == self.masks) | (t > 0)).any(1)
+        index = ((classes == self.masks) | (t > 0)).any(1).nonzero()[:, 0]
+        drawing = not torch.is_grad_enabled()
+        if drawing and not len(index):
+            return h.new_zeros(()).expand(len(h), len(self.shares))
         weights, bias = self.scores(), self.shares + self.score_bias
-        if not torch.is_grad_enabled():
-            some = bool(asked.any())
-            return functional.linear(h, weights, bias) if some else h.new_zeros(()).expand(len(h), len(bias))
-        index = asked.nonzero()[:, 0]
-        if len(index) == len(h):
+        if drawing or len(index) == len(h):
             return functional.linear(h, weights, bias)
         found = functional.linear(h.index_select(0, index), weights, bias)
         return found.new_zeros(len(h), len(bias)).index_copy(0, index, found)

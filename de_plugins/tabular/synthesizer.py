@@ -22,6 +22,7 @@ from de_plugins.tabular._conditions import fill_table
 from de_plugins.tabular._drawing import draw_states
 from de_plugins.tabular._frames import as_pandas
 from de_plugins.tabular._held import hold
+from de_plugins.tabular._rates import rates
 from de_plugins.tabular._saving import build, load_table, save_table
 from de_plugins.tabular._sums import close_sums
 from de_plugins.tabular._wanted import read_given
@@ -41,10 +42,7 @@ from de_plugins.tabular.schema import Schema
 
 __all__ = ["TableSynthesizer"]
 
-_LR = {"nano": 4e-3, "small": 2e-3, "base": 1e-3, "paper": 1e-3}
-_PAPER: dict[str, Any] = {"weight_decay": 0.03, "betas": (0.9, 0.9)}  # beside a rate of 1e-3
 _STEPS = 50
-_MEMORY = 300, 800  # passes over the table that the weights look back on, and steps at the least
 _APART = 100  # rows of which a tenth says whether training still helps
 _CALIBRATION = 10_000, 50_000  # rows drawn after training to correct the numbers' marginals: the table's, but within
 
@@ -174,20 +172,17 @@ class TableSynthesizer:
             apart = self.patience is not None and small and len(coded) >= _APART
             learnt, score = held_out(joint, coded, self.seed, tied=paper) if apart else (coded, None)
             share = 1 / width
-            lr = _LR["paper" if paper else self.preset] if self.lr is None else self.lr
-            decay: dict[str, Any] = _PAPER if paper else {"weight_decay": self._decay(len(learnt), lr)}
             result = Trainer(
                 joint,
                 model,
                 minutes=self.minutes,
                 steps=self.max_steps,
                 batch_size=self.batch_size,
-                lr=lr,
                 objective=self.objective,
                 times=TableTimes(0.0, 0.0, tied=True) if paper else TableTimes.of(spread),
                 weights=None if paper else dict.fromkeys(joint.modalities, share),
                 orthogonal=() if paper else getattr(network, "orthogonal", ()),
-                **decay,
+                **rates(self.preset, self.lr, len(learnt), self.batch_size, paper=paper),
                 seed=self.seed,
                 progress=self.progress,
                 held_out=score,
@@ -203,16 +198,6 @@ class TableSynthesizer:
             x = draw_states(joint, model, rows, None, _STEPS, own, tied=self._tied)
             self.codec = codec.calibrated(x["classes"], x["numbers"])
         return self
-
-    def _decay(self, rows: int, lr: float) -> float:
-        """The weight decay under which the weights look back on the steps of ``_MEMORY`` passes: 1/(lr decay) of them,
-        at the peak rate, as AdamW's weights are a moving mean of its updates; those by Muon, whose rate is three times
-        that, on a third as many. A table, which is passed often, is so held to what all of its rows say.
-
-        Source: Wang and Aitchison 2024 (2405.13698).
-        """
-        passes, least = _MEMORY
-        return 1 / (lr * max(least, passes * rows / min(self.batch_size, rows)))
 
     def _schema(self, frame: pd.DataFrame, schema: Schema | None, target: str | int | None, network: Any) -> Schema:
         """The schema as given, or inferred: then without groups where they cannot be read.

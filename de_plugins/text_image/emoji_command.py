@@ -17,7 +17,6 @@ from de_core import JointProcess, NoisyGuidance, get_modality
 from de_core.artifact import atomic_write, save_artifact
 from de_core.engine import quick_precision
 from de_core.errors import DiffuseError
-from de_core.times import Mixed
 from de_plugins.text_image.clocks import asked_clocks
 from de_plugins.text_image.data.captions import Captioner
 from de_plugins.text_image.data.emoji import SIDE, EmojiSet, EmojiSource, load_emoji
@@ -31,7 +30,7 @@ __all__ = ["Command", "features", "ranks"]
 LENGTH, WORDS = 16, 2048
 PATCH = 8  # a quarter of the picture's tokens of 4: more steps in the same time
 # more of the rows than in scenes where a name is given: a picture for a name is what is asked
-CLOCKS = asked_clocks(picture=0.60, caption=0.20, apart=0.10, tied=0.0, alone=0.10)
+CLOCKS = asked_clocks(picture=0.60, caption=0.20, apart=0.10, alone=0.10)
 _NEAREST = 5
 _COPY = 0.05  # mean absolute difference of pixels in [-1, 1] below which a picture is called a copy
 
@@ -67,7 +66,7 @@ class Command:
             joint,
             model,
             EmojiSource(emoji, captioner),
-            single_stage({"image": 1.0, "caption": 8.0}, Mixed(CLOCKS)),
+            single_stage({"image": 1.0, "caption": 8.0}, CLOCKS),
             minutes=args.minutes,
             batch_size=min(args.batch, len(emoji)),
             lr=args.lr,

@@ -123,7 +123,12 @@ def claim_row(name):
     told = found["noisy_over_classifier_free"] if name == "guidance" else found["differences"]["all"]
     gap, error = (told.get(key) for key in ("gap" if name == "guidance" else "difference", "stderr"))
     value = "no setting of both is more accurate than none" if gap is None else f"{gap:+.3f} ± {error:.3f}"
-    return claim, found["verdict"], f"{value} ({figure})", f"diffuse claims {name}"
+    command = f"diffuse claims {name}"
+    if "arms" in found:
+        seeds = len(next(iter(found["arms"].values())))
+        unit = "steps" if found["minutes"] is None else "minutes"
+        command += f" --{unit} {found[unit]:g} --seeds {seeds} --rows {found['rows']}"
+    return claim, found["verdict"], f"{value} ({figure})", command
 
 
 def reached_row(found, what, key, wanted, more):

@@ -138,6 +138,8 @@ def main(folder, tasks):
             out.mkdir(parents=True, exist_ok=True)
             facts = TASKS[task](out, world, **settings)
             (out / f"rank{world.rank}.json").write_text(json.dumps(facts))
+    running = [place.read_text().strip() for place in Path("/proc/self/task").glob("*/comm")]
+    (Path(folder) / f"threads{world.rank}.json").write_text(json.dumps(running))
 
 
 if __name__ == "__main__":

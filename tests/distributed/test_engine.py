@@ -1,8 +1,6 @@
 """The engine on one process: environment, micro-batches, precision, compilation, broken checkpoints, shared samples."""
 
-import ctypes
 import json
-import os
 
 import pytest
 import torch
@@ -173,17 +171,3 @@ def test_the_quick_precision_is_that_of_the_units_there_are(monkeypatch):
         assert engine_module.quick_precision() == wanted
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert engine_module.quick_precision() == "float32"
-
-
-def test_freed_memory_is_kept_where_nobody_else_decides(monkeypatch):
-    for name in [*os.environ]:
-        if name.startswith("MALLOC_") or name in ("LD_PRELOAD", "GLIBC_TUNABLES"):
-            monkeypatch.delenv(name)
-    glibc = hasattr(ctypes.CDLL(None), "mallopt")
-    assert engine_module.keep_freed_memory() == glibc
-    for name, value in (("MALLOC_ARENA_MAX", "4"), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=4")):
-        with monkeypatch.context() as patch:
-            patch.setenv(name, value)
-            assert not engine_module.keep_freed_memory()
-    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # a C library without it
-    assert not engine_module.keep_freed_memory()

@@ -52,16 +52,20 @@ def tasks(out):
 def out(tmp_path_factory):
     """All tasks, in one pair of processes under torchrun."""
     folder = tmp_path_factory.mktemp("ranks")
+    run(folder, tasks(folder))
+    return folder
+
+
+def run(folder, work):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, str(HERE / "ranks.py"), str(folder), json.dumps(tasks(folder))],
+        [*launch, str(HERE / "ranks.py"), str(folder), json.dumps(work)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +102,16 @@ def test_two_ranks_are_one(out, one, name):
     assert distance(state(out / name), whole) < TOLERANCE
     for rank in (0, 1):
         assert distance(safetensors.torch.load_file(out / name / f"rank{rank}.safetensors"), weights) < TOLERANCE
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the threads of a process are read from Linux's /proc")
+def test_the_groups_threads_end_with_the_group(tmp_path):
+    """After training with the default strategy; none runs on while the interpreter goes down."""
+    run(tmp_path, [["ddp", "fit", {"steps": 3}]])
+    for rank in (0, 1):
+        running = json.loads((tmp_path / f"threads{rank}.json").read_text())
+        assert running
+        assert not [name for name in running if "gloo" in name]
 
 
 def test_the_ranks_hold_the_same_bits(out):

@@ -473,12 +473,7 @@ def test_patience_keeps_a_small_table_from_being_learnt_by_heart():
     [
         (90, "simple", 1 / (0.004 * 800), False),  # 800 steps at the least; too few rows to set some apart
         (120, "simple", 1 / (0.004 * 800), True),
-        (
-            5000,
-            "simple",
-            1 / (0.004 * 300 * 4500 / 64),
-            True,
-        ),  # of rows / batch steps; 500 rows apart
+        (5000, "simple", 1 / (0.004 * 300 * 4500 / 64), True),  # 300 passes of rows / batch steps; 500 rows apart
         (120, "paper-tabular", 0.03, True),
         (25_000, "simple", 1 / (0.004 * 300 * 25_000 / 64), False),  # more cells than parameters
     ],

@@ -44,12 +44,10 @@ _STEPS = {"image": 64, "caption": 64, "label": 16, "ink": 32}
 
 _FROM_CAPTION = ("label", "image", "ink")
 State = dict[str, Tensor]
-NETWORKS = {
-    "mlp": lambda joint, pictures: DigitsNet(pictures),
-    "mmdit": lambda joint, pictures: MMDiT(joint, "tiny", patch=4, pictures={"image": pictures}),
+NETWORKS = {  # and the decay of its weights, beside one peak rate
+    "mlp": (lambda joint, pictures: DigitsNet(pictures), 0.3),
+    "mmdit": (lambda joint, pictures: MMDiT(joint, "tiny", patch=4, pictures={"image": pictures}), 0.1),
 }
-
-_DECAY = {"mlp": 0.3, "mmdit": 0.1}  # of the weights, beside one peak rate
 
 
 class Command:
@@ -121,7 +119,8 @@ def train(
     """The demo's model, trained on the training part. Ctrl-C ends the training and keeps what there is."""
     joint = digits_process()
     torch.manual_seed(seed)  # the network's first weights: torch's initialisers know no other source
-    model = NETWORKS[network](joint, data.train.image)
+    build, decay = NETWORKS[network]
+    model = build(joint, data.train.image)
     trainer = Trainer(
         joint,
         model,
@@ -129,7 +128,7 @@ def train(
         steps=steps,
         batch_size=512,
         lr=4e-3,
-        weight_decay=_DECAY[network],
+        weight_decay=decay,
         orthogonal=getattr(model, "orthogonal", ()),
         weights=_WEIGHTS,
         times=Faces(share=0.5, ends=0.8),  # half of the rows have something given: most of what is asked lies there

@@ -30,12 +30,12 @@ CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
 }
 
-CLOCKS = asked_clocks(picture=0.40, caption=0.25, apart=0.15, tied=0.10, alone=0.10)
+CLOCKS = asked_clocks(picture=0.40, caption=0.25, apart=0.15, alone=0.10, tied=0.10)
 
 
 def decoupled(weights: Mapping[str, float]) -> Mixed:
     """Clocks of their own: those of ``CLOCKS`` in which some modality that is trained is not clean."""
-    return Mixed([part for part in CLOCKS if any(w and part[2].get(name) != 0 for name, w in weights.items())])
+    return Mixed([part for part in CLOCKS.parts if any(w and part[2].get(name) != 0 for name, w in weights.items())])
 
 
 @attrs.frozen
