@@ -16,7 +16,7 @@ from de_core.rng import fork
 __all__ = ["Layout", "Ragged", "Regular"]
 
 _PIECE = 2**19  # class scores worked at once by a draw: 4 MB in float64
-_TOGETHER = 32  # elements whose classes are summed by one product
+_FEW = 32  # elements up to which a product sums their classes
 
 
 class Layout(abc.ABC):
@@ -119,7 +119,6 @@ class Ragged(Layout):
         self.segment = torch.repeat_interleave(torch.arange(len(sizes)), self._sizes)
         self.output_shape = (int(self._sizes.sum()),)
         self.largest = max(sizes)
-        self._groups = [list(sizes[k : k + _TOGETHER]) for k in range(0, len(sizes), _TOGETHER)]
         self._device: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -133,19 +132,18 @@ class Ragged(Layout):
     def log_normaliser(self, output: Tensor) -> Tensor:
         """The log of the sum of exponentials of each segment, (B, L).
 
-        Segments are summed some at a time, by a product with zeros and ones: of all at once it would grow with the
-        square of their number, and scattered sums are slow on a CPU.
+        Of few segments by a product with zeros and ones, which would grow with their number; of more by scattered sums.
         """
-        segment, found, first = self._on(output.device)[2], [], 0
-        for sizes in self._groups:
-            width = sum(sizes)
-            part = output.narrow(-1, first, width)
-            own = segment[first : first + width]
-            own, first = own - own[0], first + width
-            top = torch.stack([scores.amax(-1) for scores in part.detach().split(sizes, -1)], -1)
-            member = torch.nn.functional.one_hot(own, len(sizes)).to(output.dtype)
-            found.append(top + ((part - top.index_select(-1, own)).exp() @ member).log())
-        return torch.cat(found, -1)
+        sizes, _, segment = self._on(output.device)
+        scores = output.detach()
+        if len(sizes) <= _FEW:
+            top = torch.stack([part.amax(-1) for part in scores.split(sizes.tolist(), -1)], -1)
+            member = torch.nn.functional.one_hot(segment, len(sizes)).to(output.dtype)
+            return top + ((output - top.index_select(-1, segment)).exp() @ member).log()
+        index = segment.expand(output.shape)
+        top = scores.new_full((*output.shape[:-1], len(sizes)), -torch.inf).scatter_reduce(-1, index, scores, "amax")
+        mass = torch.zeros_like(top)
+        return top + mass.scatter_add(-1, index, (output - top.gather(-1, index)).exp()).log()
 
     def log_softmax(self, output: Tensor) -> Tensor:
         segment = self._on(output.device)[2]
