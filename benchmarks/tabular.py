@@ -1,8 +1,8 @@
 """The six tables in minutes: fit, draw, score, beside what is published and what else runs here.
 
-    DIFFUSE_DATA=folder python benchmarks/tabular.py [--data adult,magic] [--preset P] [--minutes M] [--steps N]
-        [--seeds N] [--draws N] [--threads T] [--out results.json] [--keep FOLDER] [--models FOLDER]
-        [--peers --peer-python PYTHON]
+    DIFFUSE_DATA=folder python benchmarks/tabular.py [--data adult,magic] [--preset P] [--minutes M,...] [--steps N]
+        [--seeds N] [--draws N] [--threads T] [--out results.json] [--figure quality.png] [--keep FOLDER]
+        [--models FOLDER] [--peers --peer-python PYTHON]
 
 For each data set and training seed a process of its own fits a `TableSynthesizer` on the training rows, draws as many
 and scores them by the published protocol: Shape and Trend against the training table (Trend over all pairs; "trend,
@@ -10,7 +10,9 @@ real bins" takes its bins from the real table only), utility (36 settings of XGB
 rows, judged on the test rows; "paper" with the quirks of the common script), and the two-sample AUC of XGBoost against
 as many test rows (five folds, three seeds). The first seed's model is drawn ``--draws`` times for Shape and Trend, as
 the published figures are. ``--peers`` runs TabularARGN (mostlyai-engine, Apache-2) in the environment of
-``--peer-python`` and a SMOTE baseline on the same rows, one after the other with ours.
+``--peer-python`` and a SMOTE baseline on the same rows, one after the other with ours. Of several ``--minutes`` all
+seeds have the most, and the first seed is also trained for each of the others: quality against seconds, which
+``--figure`` draws.
 
 Prints progress on stderr, then one table in Markdown a score; ``--out`` holds everything as JSON, ``--keep`` the first
 seed's models, by data set, which ``--models`` reads in place of training.
@@ -167,6 +169,34 @@ def alone(work: Any, *arguments: Any) -> Any:
         return pool.submit(work, *arguments).result()
 
 
+def quality(results: dict[str, dict[str, Any]], path: Path) -> None:
+    """Draw utility and two-sample AUC against the seconds of fitting, a column a data set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    shown = {"utility": "MLE: AUC, or RMSE", "auc": "two-sample AUC"}
+    figure, axes = plt.subplots(
+        len(shown), len(results), figsize=(2.3 * len(results) + 1, 4.6), squeeze=False, layout="constrained"
+    )
+    for column, (name, found) in zip(axes.T, results.items(), strict=True):
+        for ax, key in zip(column, shown, strict=True):
+            runs = [(one["fit seconds"], one[key]) for one in found["sooner"]]
+            runs.append(tuple(statistics.mean(one[k] for one in found["ours"]) for k in ("fit seconds", key)))
+            ax.plot(*zip(*runs, strict=True), "o-", ms=4, label="ours")
+            for (method, one), mark in zip(found["peers"].items(), "s^", strict=False):
+                spent = one.get("fit seconds", one.get("sample seconds"))  # SMOTE fits nothing
+                ax.plot(spent, one[key], mark, ms=5, label=method)
+            ax.axhline(found["anchors"]["training table"][key], color="gray", ls=":", label="the training table")
+            ax.set(xscale="log", title=name if ax is column[0] else "")
+    for ax, words in zip(axes[:, 0], shown.values(), strict=True):
+        ax.set_ylabel(words)
+    figure.supxlabel("seconds of fitting", fontsize=10)
+    axes[0, 0].legend(fontsize=7)
+    atomic_write(path, lambda aside: figure.savefig(aside, dpi=110))
+
+
 def markdown(results: dict[str, dict[str, Any]], label: str) -> str:
     """One table a score: rows are methods, columns data sets."""
     lines = []
@@ -193,17 +223,24 @@ def _cell(key: str, values: list[float]) -> str:
     return f"{statistics.mean(values):.{digits}f}{spread}"
 
 
+def _numbers(text: str) -> list[float]:
+    return sorted(float(part) for part in text.split(","))
+
+
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=",".join(SETS), help="names, with commas between")
     parser.add_argument("--preset", default="nano")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training, a data set and seed")
+    parser.add_argument(
+        "--minutes", type=_numbers, default=[10.0], metavar="M,...", help="of training, a data set and seed"
+    )
     parser.add_argument("--steps", type=int, help="an end beside --minutes, which a busy machine does not move")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=20, help="samplings of the first seed's model")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--figure", type=Path, help="quality against seconds")
     parser.add_argument("--keep", type=Path, help="where the models of the first seed are saved")
     parser.add_argument("--models", type=Path, help="read from here, where --keep saved them; one seed")
     parser.add_argument("--peers", action="store_true")
@@ -212,14 +249,19 @@ def main() -> None:
     names = args.data.split(",")
     if unknown := [name for name in names if name not in SETS]:
         parser.error(f"--data: unknown {', '.join(unknown)}; expected some of {', '.join(SETS)}")
+    *sooner, minutes = args.minutes
     if args.models:
-        args.seeds = 1
+        args.seeds, sooner = 1, []
     results: dict[str, dict[str, Any]] = {}
     for name in names:
-        found: dict[str, Any] = {"anchors": alone(anchors, name), "ours": [], "peers": {}}
+        found: dict[str, Any] = {"anchors": alone(anchors, name), "ours": [], "sooner": [], "peers": {}}
+        for part in sooner:
+            budget = args.preset, part, args.steps
+            found["sooner"].append(alone(ours, name, *budget, 0, 1, args.threads, None, None))
+            print(f"{name}, {part:g} minutes: {json.dumps(found['sooner'][-1])}", file=sys.stderr, flush=True)
         for seed in range(args.seeds):
             draws = args.draws if seed == 0 else 1
-            budget = args.preset, args.minutes, args.steps
+            budget = args.preset, minutes, args.steps
             found["ours"].append(alone(ours, name, *budget, seed, draws, args.threads, args.keep, args.models))
             print(f"{name}, seed {seed}: {json.dumps(found['ours'][-1])}", file=sys.stderr, flush=True)
         if args.peers:
@@ -229,9 +271,12 @@ def main() -> None:
             print(f"{name}, peers: {json.dumps(found['peers'])}", file=sys.stderr, flush=True)
         results[name] = found
         if args.out:
-            about = {"preset": args.preset, "minutes": args.minutes, "steps": args.steps, "threads": args.threads}
+            about = {"preset": args.preset, "minutes": minutes, "steps": args.steps, "threads": args.threads}
+            about["published"] = PUBLISHED
             atomic_write(args.out, json.dumps({**about, "results": results}, indent=1) + "\n")
-    budget = f"{args.minutes:g} min" if args.steps is None else f"{args.steps:,} steps"
+    if args.figure:
+        quality(results, args.figure)
+    budget = f"{minutes:g} min" if args.steps is None else f"{args.steps:,} steps"
     print(markdown(results, f"ours, {args.preset}, {budget}"))
 
 

@@ -105,6 +105,7 @@ COSTS = {
     "sample seconds": ("seconds of drawing as many rows", 1),
     "peak GiB": ("GiB at the peak, libraries and data too", 2),
 }
+PEERS = ("TabularARGN", "SMOTE")
 TABLES = ("adult", "default", "shoppers", "magic", "beijing", "news")
 
 
@@ -189,23 +190,31 @@ class Tables(Directive):
     """What the six tables reached, from `benchmarks/tabular.py --out`."""
 
     def run(self):
-        found = (measured("tabular") or {}).get("results", {})
-        rows = []
+        whole = measured("tabular") or {}
+        found, rows = whole.get("results", {}), []
 
-        def add(words, key, digits, method=None):
-            """``method``: an anchor; else ours."""
-            each = {n: f["ours"] if method is None else [f["anchors"][method]] for n, f in found.items()}
-            told = [spread([one[key] for one in each[n]], digits) if n in each else "not measured yet" for n in TABLES]
+        def add(words, key, digits, runs):
+            """``runs``: what to take of a data set's results, a list."""
+            told = []
+            for name in TABLES:
+                values = [one[key] for one in runs(found[name]) if key in one] if name in found else []
+                told.append(spread(values, digits) if values else "–" if name in found else "not measured yet")
             rows.append((words, *told))
 
         for key, (words, digits, wanted) in SCORES.items():
-            add(words, key, digits)
+            add(words, key, digits, lambda one: one["ours"])
             if wanted:
                 rows.append(("wanted", *map(str, wanted)))
-            add("the training table", key, digits, "training table")
-            add("its columns shuffled", key, digits, "columns shuffled")
+            for method, values in whole.get("published", {}).get(key, {}).items():
+                rows.append((f"{method}, published", *(values[name] for name in TABLES)))
+            for method in PEERS:
+                add(f"{method}, here", key, digits, lambda one, m=method: [one["peers"].get(m, {})])
+            add("the training table", key, digits, lambda one: [one["anchors"]["training table"]])
+            add("its columns shuffled", key, digits, lambda one: [one["anchors"]["columns shuffled"]])
         for key, (words, digits) in COSTS.items():
-            add(words, key, digits)
+            add(words, key, digits, lambda one: one["ours"])
+            if key in ("fit seconds", "sample seconds"):
+                add(f"{words}, TabularARGN", key, digits, lambda one: [one["peers"].get("TabularARGN", {})])
         return [table(("", *map(str.capitalize, TABLES)), rows, (28, *[12] * 6))]
 
 
