@@ -21,6 +21,7 @@ PRESETS = {"nano": 64_000, "small": 300_000, "base": 2_000_000}
 
 _DEPTH = {"nano": 2, "small": 3, "base": 4}
 _RANKS = {"nano": 8, "small": 16, "base": 32}
+_NARROW, _LOW = 64, 4  # a narrower network gives up rank for width, down to this rank
 _LEAST_VARIANCE = 1e-4  # of a direction: two columns that are the same differ by rounding
 _BANDS = 2  # frequencies of the sines and cosines of a number
 
@@ -229,7 +230,9 @@ class TableMLP(nn.Module):
     def for_preset(
         cls, preset: str, class_sizes: Sequence[int], numbers: int, groups: Mapping[str, int] | None = None
     ) -> dict[str, Any]:
-        """The settings of the largest network of this shape within the preset's parameters.
+        """The settings of the widest network within the preset's parameters.
+
+        One narrower than 64 gives up rank for width, down to a rank of 4.
 
         Raises:
             DiffuseError: an unknown preset, or a table whose smallest network is larger.
@@ -247,7 +250,9 @@ class TableMLP(nn.Module):
         for rank in [r for r in (32, 16, 12, 8, 6, 4, 3, 2, 1) if r <= _RANKS[preset]]:
             # the widest network whose gates are as wide as it is; then wider gates from what is left
             width = max((w for w in range(8, 1025, 8) if size(w, w, rank) <= most), default=0)
-            if width and (best is None or width > 2 * best["width"]):  # a low rank costs more than a narrow layer
+            held = best["width"] if best else 0
+            cheap = held < _NARROW and rank >= _LOW  # below, a low rank costs more than a narrow layer
+            if width > (held if cheap else 2 * held):
                 spare = most - size(width, width, rank)
                 hidden = width + spare // (depth * (3 * width + 2))
                 best = {"width": width, "hidden": hidden, "depth": depth, "rank": rank, "directions": directions}

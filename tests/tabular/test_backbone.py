@@ -46,6 +46,20 @@ def test_presets_fit_and_all_parameters_count(sizes, numbers, preset):
     assert not numbers or out["numbers"].shape == (5, numbers)
 
 
+def test_a_narrow_network_gives_up_rank_for_width():
+    assert TableMLP.for_preset("nano", ADULT, 1)["rank"] == 8
+    many = (*[3] * 21, *[35] * 23)
+    found = TableMLP.for_preset("nano", many, 34)
+    assert found["rank"] < 8
+    assert widest(many, 34, 8) < found["width"] == max(widest(many, 34, rank) for rank in (8, 6, 4))
+
+
+def widest(sizes, numbers, rank):
+    parts = {"depth": 2, "rank": rank, "directions": count_directions(numbers, PRESETS["nano"])}
+    fits = [w for w in range(8, 200, 8) if count_parameters(sizes, numbers, width=w, hidden=w, **parts) <= 64_000]
+    return max(fits)
+
+
 def test_starts_at_the_marginals_and_at_rest():
     marginals = torch.randn(sum(ADULT))
     network = TableMLP(ADULT, 1, width=16, hidden=16, depth=1, rank=4, marginals=marginals)
