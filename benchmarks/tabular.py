@@ -175,6 +175,7 @@ def quality(results: dict[str, dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     shown = {"utility": "MLE: AUC, or RMSE", "auc": "two-sample AUC"}
     figure, axes = plt.subplots(
@@ -190,6 +191,7 @@ def quality(results: dict[str, dict[str, Any]], path: Path) -> None:
                 ax.plot(spent, one[key], mark, ms=5, label=method)
             ax.axhline(found["anchors"]["training table"][key], color="gray", ls=":", label="the training table")
             ax.set(xscale="log", title=name if ax is column[0] else "")
+            ax.xaxis.set_minor_formatter(NullFormatter())
     for ax, words in zip(axes[:, 0], shown.values(), strict=True):
         ax.set_ylabel(words)
     figure.supxlabel("seconds of fitting", fontsize=10)
@@ -272,7 +274,7 @@ def main() -> None:
         results[name] = found
         if args.out:
             about = {"preset": args.preset, "minutes": minutes, "steps": args.steps, "threads": args.threads}
-            about["published"] = PUBLISHED
+            about |= {"draws": args.draws, "published": PUBLISHED}
             atomic_write(args.out, json.dumps({**about, "results": results}, indent=1) + "\n")
     if args.figure:
         quality(results, args.figure)

@@ -203,6 +203,10 @@ class Tables(Directive):
 
         for key, (words, digits, wanted) in SCORES.items():
             add(words, key, digits, lambda one: one["ours"])
+            if key == "trend":
+                draws = [found[n]["ours"][0].get("draws", {}).get(key) if n in found else None for n in TABLES]
+                told = [f"{d['mean']:.{digits}f} ± {d['sd']:.{digits}f}" if d else "–" for d in draws]
+                rows.append((f"{whole.get('draws', 0)} draws of one model", *told))
             if wanted:
                 rows.append(("wanted", *map(str, wanted)))
             for method, values in whole.get("published", {}).get(key, {}).items():
