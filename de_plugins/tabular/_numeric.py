@@ -19,7 +19,7 @@ from torch import Tensor
 from de_core.errors import DiffuseError
 from de_plugins.tabular._plain import DType
 
-__all__ = ["Grid", "QuantileMap"]
+__all__ = ["Grid", "QuantileMap", "narrowed"]
 
 EXACT = 2.0**53  # whole numbers up to here are exact in float64
 _NATURAL: tuple = ((1, "D"), (1, "h"), (1, "m"), (1, "s"), (1, "ms"), (1, "us"), (1, "ns"))
@@ -84,6 +84,11 @@ class Grid:
         else:
             exponent = int(Decimal(str(resolution)).normalize().as_tuple().exponent)
             decimals = max(0, -exponent) if dtype.plain == "float" else 0
+            found = _decimals(values, dtype) if dtype.plain == "float" else None
+            if found is not None and found[0] > decimals:  # the least value has more: 0.99, 1.99, ...
+                step, whole = int(Decimal(str(resolution)) * 10 ** found[0]), found[1]
+                if step > 0 and not ((whole - whole.min()) % step).any():
+                    return cls(int(whole.min()), step, found[0], _index(whole.max(), whole.min(), step))
             step = int(Decimal(str(resolution)) * 10**decimals)
             scaled = np.rint(values * 10.0**decimals) if dtype.plain == "float" else values
             whole = scaled.astype(np.int64) if dtype.plain == "float" else scaled
@@ -303,15 +308,20 @@ def _ndtr(z: np.ndarray) -> np.ndarray:
     return torch.special.ndtr(torch.from_numpy(np.ascontiguousarray(z, dtype=np.float64))).numpy()
 
 
+def narrowed(values: np.ndarray, dtype: DType) -> np.ndarray:
+    """Numbers as a column of the dtype holds them: of single precision rounded to it, any others as they are."""
+    single = "float32" in dtype.name.lower() or dtype.name == "arrow:float"
+    return values.astype(np.float32).astype(np.float64) if single else values
+
+
 def _decimals(values: np.ndarray, dtype: DType) -> tuple[int, np.ndarray] | None:
     """The fewest decimals (at most 12) that write every value exactly, and the whole numbers behind them."""
-    narrow = np.float32 if "float32" in dtype.name.lower() or dtype.name == "arrow:float" else np.float64
     for sample in (values[:200], values):
         for decimals in range(13):
             scaled = np.rint(sample * 10.0**decimals)
             if np.abs(scaled).max() >= EXACT:
                 return None
-            if ((scaled / 10.0**decimals).astype(narrow) == sample.astype(narrow)).all():
+            if (narrowed(scaled / 10.0**decimals, dtype) == narrowed(sample, dtype)).all():
                 break
         else:
             return None

@@ -11,6 +11,7 @@ import torch
 
 from de_core.errors import DiffuseError
 from de_plugins.tabular._among import Among
+from de_plugins.tabular._numeric import narrowed
 from de_plugins.tabular._plain import from_plain, to_plain
 from de_plugins.tabular._variables import Classes, Number
 from de_plugins.tabular._wanted import ValueSet
@@ -101,7 +102,8 @@ def ask(variable: Classes | Number, values: ValueSet, place: int, number: int) -
 
 def _stretches(variable: Number, values: ValueSet) -> tuple[torch.Tensor, np.ndarray]:
     """The scores that decode into the set: as decoding does not decrease, one stretch for each of the values."""
-    least, most = variable.values_at(np.array([-_FAR, _FAR]))
+    dtype = variable.column.dtype
+    least, most = narrowed(variable.values_at(np.array([-_FAR, _FAR])), dtype)
     wanted = [
         (least if low is None else max(low, least), most if high is None else min(high, most))
         for low, high in values.stretches
@@ -109,7 +111,7 @@ def _stretches(variable: Number, values: ValueSet) -> tuple[torch.Tensor, np.nda
     wanted = _joined([pair for pair in wanted if pair[0] <= pair[1]])
     if not wanted:
         return torch.zeros(0, 2, dtype=torch.float64), np.zeros((0, 2))
-    ends = np.array(wanted, dtype=np.asarray(least).dtype)
+    ends = narrowed(np.array(wanted, dtype=np.asarray(least).dtype), dtype)
     low = np.where(ends[:, 0] <= least, -np.inf, _first(variable, ends[:, 0], strict=False))
     high = np.where(ends[:, 1] >= most, np.inf, _first(variable, ends[:, 1], strict=True))
     thin = high - low < 2 * _POINT
@@ -142,7 +144,7 @@ def _first(variable: Number, bound: np.ndarray, *, strict: bool) -> np.ndarray:
     below, above = np.full(len(bound), -_FAR), np.full(len(bound), _FAR)
     for _ in range(64):
         middle = (below + above) / 2
-        value = variable.values_at(middle)
+        value = narrowed(variable.values_at(middle), variable.column.dtype)
         reached = value > bound if strict else value >= bound
         below, above = np.where(reached, below, middle), np.where(reached, middle, above)
     return above
