@@ -22,6 +22,7 @@ from de_plugins.tabular._plain import DType
 __all__ = ["Grid", "QuantileMap", "narrowed"]
 
 EXACT = 2.0**53  # whole numbers up to here are exact in float64
+_DECIMALS = 12  # at most, of a lattice
 _NATURAL: tuple = ((1, "D"), (1, "h"), (1, "m"), (1, "s"), (1, "ms"), (1, "us"), (1, "ns"))
 _MANY = 20  # distinct values before a common divisor counts: n whole numbers are all even with probability 2^-n
 
@@ -33,7 +34,7 @@ class Grid:
     Args:
         origin: the least value times 10^decimals, whole.
         step: whole, positive; 0 for numbers on no lattice, whose index is the number itself.
-        decimals: at most 12; 0 for whole numbers and ticks.
+        decimals: at most `_DECIMALS`; 0 for whole numbers and ticks.
         top: the largest index, of the training maximum.
     """
 
@@ -84,6 +85,9 @@ class Grid:
         else:
             exponent = int(Decimal(str(resolution)).normalize().as_tuple().exponent)
             decimals = max(0, -exponent) if dtype.plain == "float" else 0
+            many = dtype.plain == "float" and np.abs(values).max() * 10.0**decimals >= EXACT
+            if many or decimals > _DECIMALS:
+                raise DiffuseError(f"column '{name}': its values cannot be written as steps of {resolution}")
             found = _decimals(values, dtype) if dtype.plain == "float" else None
             if found is not None and found[0] > decimals:  # the least value has more: 0.99, 1.99, ...
                 step, whole = int(Decimal(str(resolution)) * 10 ** found[0]), found[1]
@@ -315,9 +319,9 @@ def narrowed(values: np.ndarray, dtype: DType) -> np.ndarray:
 
 
 def _decimals(values: np.ndarray, dtype: DType) -> tuple[int, np.ndarray] | None:
-    """The fewest decimals (at most 12) that write every value exactly, and the whole numbers behind them."""
+    """The fewest decimals (at most `_DECIMALS`) that write every value exactly, and the whole numbers behind them."""
     for sample in (values[:200], values):
-        for decimals in range(13):
+        for decimals in range(_DECIMALS + 1):
             scaled = np.rint(sample * 10.0**decimals)
             if np.abs(scaled).max() >= EXACT:
                 return None

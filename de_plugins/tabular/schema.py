@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal, cast
@@ -77,6 +78,8 @@ class Column:
         Raises:
             DiffuseError: an unknown or missing key, or an unknown kind.
         """
+        if not isinstance(data, Mapping):
+            raise DiffuseError(f"schema: expected each of 'columns' as a table, got {data!r}")
         name = data.get("name", "?")
         known = {field.name for field in attrs.fields(cls)}
         for key in data:
@@ -89,8 +92,10 @@ class Column:
             raise DiffuseError(
                 f"schema, column '{name}': expected kind classes, number or constant, got '{data['kind']}'"
             )
+        dtype = _read_dtype(data["dtype"], name)
+        _check_settings(data, dtype, name)
         fields: dict[str, Any] = dict(data) | {
-            "dtype": DType.from_dict(data["dtype"]),
+            "dtype": dtype,
             "spikes": tuple(data.get("spikes", ())),
             "clusters": _read_clusters(data.get("clusters", ()), name),
         }
@@ -209,6 +214,40 @@ def check_frame(frame: pd.DataFrame) -> None:
 def column_of(frame: pd.DataFrame, name: str | int) -> pd.Series:
     """One column of a frame whose names differ."""
     return cast(pd.Series, frame[name])
+
+
+def _read_dtype(data: Any, name: object) -> DType:
+    """A dtype as JSON or TOML keeps it, which pandas knows."""
+    try:
+        dtype = DType.from_dict(data)
+        dtype.pandas()
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise DiffuseError(f"schema, column '{name}': dtype: expected one that fit writes, got {data!r}") from error
+    return dtype
+
+
+def _check_settings(data: Mapping[str, Any], dtype: DType, name: object) -> None:
+    """Refuse settings of another type than their own."""
+
+    def number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+    def cell(value: Any) -> bool:
+        return number(value) and (dtype.plain == "float" or isinstance(value, int))
+
+    spacing, most, spikes = data.get("resolution", 0), data.get("max_classes", 1), data.get("spikes", [])
+    right = {
+        "missing": ("true or false", isinstance(data.get("missing", False), bool)),
+        "max_classes": ("a whole number of at least 1", number(most) and isinstance(most, int) and most >= 1),
+        "spikes": ("a list of numbers of the column", isinstance(spikes, list | tuple) and all(map(cell, spikes))),
+        "resolution": (
+            "a duration such as '1 days', or 0" if dtype.plain == "ticks" else "a number of at least 0",
+            spacing == 0 or (isinstance(spacing, str) if dtype.plain == "ticks" else number(spacing) and spacing > 0),
+        ),
+    }
+    for key, (expected, fits) in right.items():
+        if not fits:
+            raise DiffuseError(f"schema, column '{name}': {key}: expected {expected}, got {data[key]!r}")
 
 
 def _read_groups(parts: Any, schema: Schema) -> tuple[Group, ...]:

@@ -151,6 +151,7 @@ class TableSynthesizer:
         Raises:
             DiffuseError: the table is empty, malformed, or too wide for the preset.
         """
+        self._check()
         frame, back = as_pandas(train)
         if schema is not None and target is not None:
             schema = attrs.evolve(schema, target=schema[target].name)
@@ -198,6 +199,18 @@ class TableSynthesizer:
             x = draw_states(joint, model, rows, None, _STEPS, own, tied=self._tied)
             self.codec = codec.calibrated(x["classes"], x["numbers"])
         return self
+
+    def _check(self) -> None:
+        """Refuse settings out of range; the budget and the presets are the trainer's and the network's to check."""
+        _count("batch_size", self.batch_size)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int | np.integer):
+            raise DiffuseError(f"seed: expected a whole number, got {self.seed!r}")
+        for name in ("lr", "minutes"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float | np.number)):
+                raise DiffuseError(f"{name}: expected a number, got {value!r}")
+        if self.lr is not None and not 0 < self.lr <= 1:
+            raise DiffuseError(f"lr: expected a number above 0, at most 1, got {self.lr}")
 
     def _schema(self, frame: pd.DataFrame, schema: Schema | None, target: str | int | None, network: Any) -> Schema:
         """The schema as given, or inferred: then without groups where they cannot be read.
@@ -252,6 +265,8 @@ class TableSynthesizer:
                 nothing given.
         """
         codec, seed = self._fitted(), seed_of(self.seed if rng is None else rng)
+        if guidance is not None and not isinstance(guidance, NoisyGuidance):
+            raise DiffuseError(f"guidance: expected NoisyGuidance(weight, sigma=...), got {guidance!r}")
         _count("rows", n)
         _count("steps", steps)
         n, wanted = int(n), read_given(codec, {} if given is None else given)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from de_core.errors import DiffuseError
+from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.schema import Schema
 
 N = 2000
@@ -106,3 +107,34 @@ def test_what_cannot_be_a_table():
             Schema.infer(frame)
     with pytest.raises(DiffuseError, match="target: column 'z'"):
         Schema.infer(pd.DataFrame({"a": [1]}), target="z")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("resolution = 0.05", "resolution = nan", "resolution: expected a number of at least 0, got nan"),
+        ("resolution = 0.05", 'resolution = "1 cent"', "resolution: expected a number of at least 0, got '1 cent'"),
+        ("resolution = 0.05", "resolution = -1", "resolution: expected a number of at least 0, got -1"),
+        ("spikes = []", "spikes = 0", "spikes: expected a list of numbers of the column, got 0"),
+        ("spikes = []", 'spikes = ["a"]', r"spikes: expected a list of numbers of the column, got \['a'\]"),
+        ("missing = false", 'missing = "no"', "missing: expected true or false, got 'no'"),
+        ('name = "float64"', 'name = "float99"', "dtype: expected one that fit writes"),
+    ],
+)
+def test_an_edited_setting_of_another_type_is_refused(old, new, said):
+    text = Schema.infer(pd.DataFrame({"price": np.arange(400) / 20})).to_toml()
+    assert old in text
+    with pytest.raises(DiffuseError, match=f"schema, column 'price': {said}"):
+        Schema.from_toml(text.replace(old, new, 1))
+
+
+def test_a_resolution_finer_than_numbers_are_is_refused():
+    frame = pd.DataFrame({"price": np.arange(400) / 20})
+    text = Schema.infer(frame).to_toml().replace("resolution = 0.05", "resolution = 1e-30")
+    with pytest.raises(DiffuseError, match="column 'price': its values cannot be written as steps of 1e-30"):
+        TableCodec.fit(frame, Schema.from_toml(text))
+
+
+def test_columns_that_are_no_tables_are_refused():
+    with pytest.raises(DiffuseError, match="schema: expected each of 'columns' as a table, got 'a'"):
+        Schema.from_toml('columns = ["a"]')

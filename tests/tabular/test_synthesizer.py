@@ -406,6 +406,21 @@ def test_constant_tables_are_saved_too(tmp_path):
     pd.testing.assert_frame_equal(TableSynthesizer.load(tmp_path / "model").sample(2), frame.head(2))
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"batch_size": 0}, "batch_size: expected a whole number of at least 1, got 0"),
+        ({"lr": 0}, "lr: expected a number above 0, at most 1, got 0"),
+        ({"lr": 1e30}, "lr: expected a number above 0"),
+        ({"seed": None}, "seed: expected a whole number, got None"),
+        ({"minutes": "1"}, "minutes: expected a number, got '1'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, said):
+    with pytest.raises(DiffuseError, match=said):
+        TableSynthesizer(**{"max_steps": 1, "progress": False} | setting).fit(pd.DataFrame({"x": np.arange(50.0)}))
+
+
 def test_load_refuses_other_things(fitted, tmp_path):
     with pytest.raises(DiffuseError, match="nothing at this path"):
         TableSynthesizer.load(tmp_path / "none")
