@@ -89,17 +89,19 @@ def read_like(path: str | os.PathLike, dtypes: Mapping[str | int, DType]) -> pd.
 def write_table(frame: pd.DataFrame, path: str | os.PathLike) -> None:
     """Write a table beside its place and rename it there, so that no half of it is ever seen.
 
+    An index that has a name is kept: in CSV as the first column, in Parquet as the index. Any other is left out.
+
     Raises:
         DiffuseError: an unknown ending, or a folder that does not exist.
     """
     path = Path(path)
-    kind = _kind(path)
+    kind, named = _kind(path), any(name is not None for name in frame.index.names)
 
     def write(aside: Path) -> None:
         if kind == "parquet":
-            frame.to_parquet(aside, index=False)
+            frame.to_parquet(aside, index=named)
         else:
-            frame.to_csv(aside, index=False, compression="gzip" if path.name.endswith(".gz") else None)
+            frame.to_csv(aside, index=named, compression="gzip" if path.name.endswith(".gz") else None)
 
     write_atomically(path, write)
 

@@ -157,6 +157,22 @@ def test_evaluate_writes_a_page_and_numbers(here, capsys, tmp_path):
     assert (tmp_path / "r" / "report.html").read_text(encoding="utf-8").startswith("<!")
 
 
+@pytest.mark.parametrize("draws", [1, 2])
+def test_impute_keeps_an_index_that_has_a_name(here, capsys, tmp_path, draws):
+    frame = read_table(here / "people.csv").head(20).set_index(pd.Index(range(100, 120), name="id"))
+    frame.loc[::2, "town"] = None
+    frame.to_parquet(tmp_path / "holes.parquet")
+    for ending in ("parquet", "csv"):
+        out = tmp_path / f"full.{ending}"
+        arguments = ("impute", here / "model", tmp_path / "holes.parquet", "--out", out, "--draws", draws)
+        assert run(capsys, *arguments)[::2] == (0, "")
+        full = read_table(out)
+        full = full if ending == "parquet" else full.set_index(full.columns[0])
+        assert full.index.name == "id"
+        assert full.index.tolist() == [*range(100, 120)] * draws
+        assert full["height"].tolist() == frame["height"].tolist() * draws
+
+
 # --- what they say --------------------------------------------------------------------------------------------------
 
 

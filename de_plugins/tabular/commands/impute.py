@@ -41,7 +41,8 @@ class Impute:
             raise DiffuseError(f"table '{args.table}': it has a column 'draw' of its own; ask for one draw at a time")
         filled = synthesizer.impute(frame, args.draws, rng=args.seed)
         if args.draws > 1:
-            filled = pd.concat([part.assign(draw=k) for k, part in enumerate(filled)], ignore_index=True)
+            unnamed = all(name is None for name in frame.index.names)
+            filled = pd.concat([part.assign(draw=k) for k, part in enumerate(filled)], ignore_index=unnamed)
         write_table(filled, args.out)
         print(f"{int(frame.isna().to_numpy().sum()):,} cells filled; {len(filled):,} rows in {args.out}")
         return 0
