@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -22,7 +23,7 @@ def as_pandas(frame: Any) -> tuple[pd.DataFrame, Callable[[pd.DataFrame], Any]]:
         DiffuseError: not a data frame.
     """
     if isinstance(frame, pd.DataFrame):
-        return frame, lambda back: back
+        return frame, _same
     import narwhals as nw
     import pyarrow as pa
 
@@ -35,19 +36,30 @@ def as_pandas(frame: Any) -> tuple[pd.DataFrame, Callable[[pd.DataFrame], Any]]:
     except pa.ArrowException as error:  # a type that Arrow does not know, such as whole numbers of 128 bits
         reason = " ".join(str(error).split())
         raise DiffuseError(f"table: a column has a type that Arrow cannot hold: {reason}") from error
-    schema, implementation = wide.schema, wide.implementation
     nullable = {
         getattr(pa, name.lower())(): getattr(pd, f"{name}Dtype")()
         for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
     }
     nullable[pa.bool_()] = pd.BooleanDtype()
-    small = arrow.schema
+    table = arrow.to_pandas(types_mapper=nullable.get, date_as_object=False)
+    if wide.implementation.is_pyarrow():
+        return table, partial(_as_arrow, schema=arrow.schema)
+    return table, partial(_as_other, schema=dict(wide.schema), backend=wide.implementation)
 
-    def back(result: pd.DataFrame) -> Any:
-        table = pa.Table.from_pandas(result, preserve_index=False).replace_schema_metadata(None)
-        if implementation.is_pyarrow():
-            return table.cast(small)
-        frame = nw.from_arrow(table, backend=implementation)
-        return frame.with_columns(nw.col(name).cast(dtype) for name, dtype in schema.items()).to_native()
 
-    return arrow.to_pandas(types_mapper=nullable.get, date_as_object=False), back
+def _same(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame
+
+
+def _as_arrow(frame: pd.DataFrame, schema: Any = None) -> Any:
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    return table if schema is None else table.cast(schema)
+
+
+def _as_other(frame: pd.DataFrame, schema: dict[str, Any], backend: Any) -> Any:
+    import narwhals as nw
+
+    other = nw.from_arrow(_as_arrow(frame), backend=backend)
+    return other.with_columns(nw.col(name).cast(dtype) for name, dtype in schema.items()).to_native()

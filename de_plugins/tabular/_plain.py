@@ -209,7 +209,7 @@ def to_plain(series: pd.Series, dtype: DType, name: object) -> tuple[np.ndarray,
     good = series.loc[~missing]
     if dtype.plain in ("ticks", "int", "float"):
         good = native(good)
-    values = _fitting(good, dtype)
+    values = _fitting(good, dtype) if len(good) else array_of((), dtype)  # nothing fits any dtype
     if values is None:
         kind = _SPOKEN[dtype.plain]
         raise DiffuseError(
@@ -262,6 +262,10 @@ def _fitting(good: pd.Series, dtype: DType) -> np.ndarray | None:
             return None
         if zoned:
             good = good.dt.tz_convert("UTC").dt.tz_localize(None)
+        try:
+            good = good if isinstance(good.dtype, pd.ArrowDtype) else good.dt.as_unit(dtype.unit)
+        except ValueError:  # out of bounds; numpy's own conversion would wrap
+            return None
         return good.to_numpy(dtype=f"{'m8' if dtype.is_span else 'M8'}[{dtype.unit}]").view(np.int64)
     return None
 

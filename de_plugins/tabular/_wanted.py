@@ -124,10 +124,18 @@ def _is_set(value: Any) -> bool:
 def _cell(value: Any, column: Column) -> pd.Series:
     """One value as a column of one row."""
     dtype, name = column.dtype, column.name
-    cell = from_plain(*to_plain(pd.Series([_moment(value, column)]), dtype, name), dtype)
+    cell = from_plain(*to_plain(_one_row(_moment(value, column), column), dtype, name), dtype)
     if dtype.plain == "codes" and pd.isna(cell.iloc[0]) and not pd.isna(value):
         raise DiffuseError(f"column '{name}': {value!r} is none of its categories")
     return cell
+
+
+def _one_row(value: Any, column: Column) -> pd.Series:
+    """A date keeps its unit: pandas takes one that nanoseconds do not reach for an object."""
+    if column.dtype.plain != "ticks" or not isinstance(value, pd.Timestamp):
+        return pd.Series([value])
+    zoned = value.tzinfo is not None
+    return pd.Series([value], dtype=pd.DatetimeTZDtype(value.unit, value.tz) if zoned else f"datetime64[{value.unit}]")  # pyright: ignore[reportArgumentType, reportCallIssue]  # any unit of pandas
 
 
 def _moment(value: Any, column: Column) -> Any:
@@ -141,7 +149,14 @@ def _moment(value: Any, column: Column) -> Any:
         kind = "duration" if dtype.is_span else "date"
         raise DiffuseError(f"column '{column.name}': expected a {kind}, got {str(value)!r}") from None
     zone = getattr(dtype.pandas(), "tz", None)
-    return found.tz_localize(zone) if zone is not None and found.tzinfo is None else found  # pyright: ignore[reportAttributeAccessIssue]  # only dates have zones
+    if zone is None or found is pd.NaT or found.tzinfo is not None:  # pyright: ignore[reportAttributeAccessIssue]  # only dates have zones
+        return found
+    local = found.tz_localize(zone, ambiguous="NaT", nonexistent="NaT")  # pyright: ignore[reportAttributeAccessIssue]
+    if local is pd.NaT:
+        raise DiffuseError(
+            f"column '{column.name}': expected a time that {zone} has once, got {str(value)!r}; add its offset to UTC"
+        )
+    return local
 
 
 # --- sets -------------------------------------------------------------------------------------------------------------

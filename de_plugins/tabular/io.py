@@ -8,16 +8,17 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from de_core.errors import DiffuseError
+from de_plugins.tabular._plain import DType, from_plain, to_plain
 from de_plugins.tabular.schema import check_frame, column_of
 
-__all__ = ["read_table", "write_atomically", "write_table"]
+__all__ = ["read_like", "read_table", "write_atomically", "write_table"]
 
 _CSV = (".csv", ".csv.gz")
 _PARQUET = (".parquet", ".pq")
@@ -25,6 +26,8 @@ _ENDS = (b"-9223372036854775808", b"18446744073709551615")
 _ZERO = re.compile(rb"(^|[,\"\s])[+-]?0\d")  # in a line of a file
 _CODE = re.compile(r"[+-]?0\d+")
 _DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S")
+_MOMENT = r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?"
+_OFFSET = r"(Z|[+-]\d\d(:?\d\d)?)"
 
 
 def read_table(path: str | os.PathLike) -> pd.DataFrame:
@@ -61,20 +64,44 @@ def read_table(path: str | os.PathLike) -> pd.DataFrame:
     return frame
 
 
+def read_like(path: str | os.PathLike, dtypes: Mapping[str | int, DType]) -> pd.DataFrame:
+    """`read_table`, where a CSV file's cells are read in the dtypes of another table, as far as they can be.
+
+    A column of text is the text of the file, whatever it looks like; text that is a date, a duration or a number
+    throughout is one where these are expected. Any other column is as `read_table` gives it.
+    """
+    frame, path = read_table(path), Path(path)
+    if _kind(path) != "csv":
+        return frame
+    inner = {name: dtype.categories_dtype or dtype for name, dtype in dtypes.items() if name in frame.columns}
+    names = [name for name, dtype in inner.items() if dtype.plain == "text" and frame[name].dtype != object]
+    texts = _texts(path, [list(frame.columns).index(name) for name in names])
+    new = {name: _objects(text) for name, text in zip(names, texts, strict=True)}
+    for name, dtype in inner.items():
+        column = column_of(frame, name)
+        if dtype.plain != "text" and column.dtype == object:
+            new[name] = _parsed(column, dtype, name)
+    for name, column in new.items():
+        frame[name] = column
+    return frame
+
+
 def write_table(frame: pd.DataFrame, path: str | os.PathLike) -> None:
     """Write a table beside its place and rename it there, so that no half of it is ever seen.
+
+    An index that has a name is kept: in CSV as the first column, in Parquet as the index. Any other is left out.
 
     Raises:
         DiffuseError: an unknown ending, or a folder that does not exist.
     """
     path = Path(path)
-    kind = _kind(path)
+    kind, named = _kind(path), any(name is not None for name in frame.index.names)
 
     def write(aside: Path) -> None:
         if kind == "parquet":
-            frame.to_parquet(aside, index=False)
+            frame.to_parquet(aside, index=named)
         else:
-            frame.to_csv(aside, index=False, compression="gzip" if path.name.endswith(".gz") else None)
+            frame.to_csv(aside, index=named, compression="gzip" if path.name.endswith(".gz") else None)
 
     write_atomically(path, write)
 
@@ -142,16 +169,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise
     frame.columns = header  # pandas names a blank header itself
     if padded := _padded(path, opener, [pd.api.types.is_integer_dtype(dtype) for dtype in frame.dtypes]):
-        again = pd.read_csv(
-            path,
-            index_col=False,
-            dtype_backend="numpy_nullable",
-            encoding="utf-8-sig",
-            dtype=dict.fromkeys(padded, "string"),
-            low_memory=False,
-        )
-        for place in padded:
-            frame.isetitem(place, again.iloc[:, place])
+        for place, text in zip(padded, _texts(path, padded), strict=True):
+            frame.isetitem(place, text)
     if len(frame) and frame.iloc[:, -1].isna().any():  # a line with too few cells ends in missing ones
         _check_widths(path, opener, len(header))
     return pd.DataFrame({name: _settle(column_of(frame, name)) for name in header})
@@ -170,6 +189,43 @@ def _padded(path: Path, opener: Callable[..., Any], whole: list[bool]) -> list[i
             if number:
                 found |= {k for k, cell in enumerate(cells) if whole[k] and _CODE.fullmatch(cell.strip())}
     return sorted(found)
+
+
+def _texts(path: Path, places: Sequence[int]) -> list[pd.Series]:
+    """The columns at ``places`` as the text of the file."""
+    if not places:
+        return []
+    frame = pd.read_csv(
+        path,
+        index_col=False,
+        dtype_backend="numpy_nullable",
+        encoding="utf-8-sig",
+        dtype=dict.fromkeys(places, "string"),
+        low_memory=False,
+    )
+    return [frame.iloc[:, place] for place in places]
+
+
+def _parsed(column: pd.Series, dtype: DType, name: str | int) -> pd.Series:
+    """Text as dates, durations or numbers of ``dtype``; as it is where some cell is none."""
+    try:
+        if dtype.plain in ("int", "float"):
+            return _settle(pd.Series(pd.to_numeric(column.astype("string"))))
+        if dtype.plain == "ticks":
+            return from_plain(*to_plain(_ticks(column, dtype), dtype, name), dtype)
+    except (ValueError, TypeError, OverflowError, DiffuseError):  # pandas' own kinds are ValueErrors
+        pass
+    return column
+
+
+def _ticks(column: pd.Series, dtype: DType) -> pd.Series:
+    """Text as dates or durations; dates have an offset where ``dtype`` has a zone, and else none."""
+    if dtype.is_span:
+        return column.astype(f"timedelta64[{dtype.unit}]")
+    zoned = "," in dtype.name
+    if not column.dropna().str.fullmatch(_MOMENT + (_OFFSET if zoned else "")).all():
+        return column
+    return column.astype(f"datetime64[{dtype.unit}{', UTC' if zoned else ''}]")
 
 
 def _check_widths(path: Path, opener: Callable[..., Any], width: int) -> None:
@@ -197,6 +253,10 @@ def _date(column: pd.Series) -> pd.Series:
         dates = pd.to_datetime(text, format=layout, errors="coerce")
         if dates.notna().all() and (dates.dt.strftime(layout) == text).all():
             return pd.to_datetime(column, format=layout)
+    return _objects(column)
+
+
+def _objects(column: pd.Series) -> pd.Series:
     return column.astype(object).where(column.notna(), None)
 
 

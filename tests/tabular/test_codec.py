@@ -340,3 +340,21 @@ def test_a_thousand_columns_and_one_row():
     codec = TableCodec.fit(frame)
     assert codec.class_sizes == ()
     pd.testing.assert_frame_equal(round_trip(frame, codec), frame)
+
+
+@pytest.mark.parametrize("nothing", [np.nan, None, pd.NA, pd.NaT])
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series([True, None, False], dtype="boolean"),
+        pd.Series([True, None, False], dtype=object),
+        pd.to_datetime(pd.Series(["2024-01-01", None, "2024-01-02"])),
+        pd.to_datetime(pd.Series(["2024-01-01", None, "2024-01-02"]), utc=True),
+        pd.to_timedelta(pd.Series(["1h", None, "2h"])),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_a_column_of_missing_cells_fits_every_dtype(column, nothing):
+    codec = TableCodec.fit(pd.DataFrame({"a": column}))
+    coded = codec.encode(pd.DataFrame({"a": pd.Series([nothing] * 3)}))
+    assert codec.decode(coded.classes, coded.numbers, rng=0)["a"].isna().all()

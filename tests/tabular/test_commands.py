@@ -157,6 +157,22 @@ def test_evaluate_writes_a_page_and_numbers(here, capsys, tmp_path):
     assert (tmp_path / "r" / "report.html").read_text(encoding="utf-8").startswith("<!")
 
 
+@pytest.mark.parametrize("draws", [1, 2])
+def test_impute_keeps_an_index_that_has_a_name(here, capsys, tmp_path, draws):
+    frame = read_table(here / "people.csv").head(20).set_index(pd.Index(range(100, 120), name="id"))
+    frame.loc[::2, "town"] = None
+    frame.to_parquet(tmp_path / "holes.parquet")
+    for ending in ("parquet", "csv"):
+        out = tmp_path / f"full.{ending}"
+        arguments = ("impute", here / "model", tmp_path / "holes.parquet", "--out", out, "--draws", draws)
+        assert run(capsys, *arguments)[::2] == (0, "")
+        full = read_table(out)
+        full = full if ending == "parquet" else full.set_index(full.columns[0])
+        assert full.index.name == "id"
+        assert full.index.tolist() == [*range(100, 120)] * draws
+        assert full["height"].tolist() == frame["height"].tolist() * draws
+
+
 # --- what they say --------------------------------------------------------------------------------------------------
 
 
@@ -314,3 +330,43 @@ def test_known_tables_are_recognised_and_written(capsys, tmp_path):
     assert run(capsys, "data", "magic", "--out", tmp_path)[0] == 0  # already there
     written.assign(fDist=0).to_csv(tmp_path / "magic.csv.gz", index=False)
     refused(capsys, "is in the way", "data", "magic", "--out", tmp_path)
+
+
+# --- a second file --------------------------------------------------------------------------------------------------
+
+
+def visits(n: int = 200) -> pd.DataFrame:
+    """Columns that a CSV file of some of the rows would be read otherwise."""
+    rng = np.random.default_rng(1)
+    frame = people(n)[["height"]].assign(
+        zip=rng.choice(["01067", "10115", "10117"], n),
+        mixed=rng.choice(["1", "2", "x"], n),
+        owner=pd.array(rng.random(n) < 0.3, dtype="boolean"),
+        day=pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 9, n), unit="D"),
+        seen=pd.Timestamp("2020-10-24 05:00", tz="UTC") + pd.to_timedelta(rng.integers(0, 90, n), unit="h"),
+    )
+    frame.loc[::7, ["owner", "day"]] = None
+    return frame
+
+
+def test_what_sample_writes_fits_its_own_model(capsys, tmp_path):
+    pytest.importorskip("xgboost")
+    train, model = tmp_path / "train.parquet", tmp_path / "model"
+    visits().to_parquet(train)
+    assert run(capsys, "fit", train, "--out", model, "--minutes", "0.01")[0] == 0
+    assert run(capsys, "sample", model, "--rows", 40, "--steps", 4, "--out", tmp_path / "new.csv")[0] == 0
+    holes = pd.read_csv(tmp_path / "new.csv", dtype=str)
+    holes = holes.assign(zip="10115", mixed="1", owner=None, day=None)
+    holes.loc[::2, "height"] = None
+    holes.to_csv(tmp_path / "holes.csv", index=False)
+    arguments = ("impute", model, tmp_path / "holes.csv", "--out", tmp_path / "full.parquet", "--seed", 1)
+    assert run(capsys, *arguments)[::2] == (0, "")
+    full = read_table(tmp_path / "full.parquet")
+    assert not full.isna().to_numpy().any()
+    assert full.dtypes.drop("height").equals(visits().dtypes.drop("height"))
+    assert (full["zip"] == "10115").all()
+    assert (full["seen"] == pd.to_datetime(holes["seen"])).all()
+    for synthetic in ("new", "holes"):
+        table = tmp_path / f"{synthetic}.csv"
+        arguments = ("evaluate", "--train", train, "--synthetic", table, "--out", tmp_path / synthetic)
+        assert run(capsys, *arguments)[0] == 0  # columns without a value warn in the metrics

@@ -187,3 +187,55 @@ def test_text_forms():
     assert wanted.sets["kids"].stretches == ((1, 3),)
     assert wanted.values["since"].iloc[0] == day("2020-01-05")
     assert wanted.values["seen"].iloc[0] == day("2020-01-02 10:00", tz="Europe/Berlin")
+
+
+def days():
+    """Dates that nanoseconds do not reach, and missing ones, in every dtype that holds them."""
+    late = pd.Series(["2024-01-01", "2024-01-03", "9999-12-31", None] * 9).astype("datetime64[s]")
+    near = late.where(late < day("2025-01-01"))
+    return pd.DataFrame(
+        {
+            "s": late,
+            "us": late.astype("datetime64[us]"),
+            "date": late.dt.date,
+            "zoned": late.astype("datetime64[us]").dt.tz_localize("UTC").dt.tz_convert("Europe/Berlin"),
+            "ns": near.astype("datetime64[ns]"),
+            "berlin": near.astype("datetime64[ns]").dt.tz_localize("Europe/Berlin"),
+        }
+    )
+
+
+@pytest.mark.parametrize("name", days())
+@pytest.mark.parametrize("nothing", [None, np.nan, pd.NA, pd.NaT], ids=str)
+def test_a_missing_date_can_be_given(name, nothing):
+    codec = TableCodec.fit(days())
+    assert read_given(codec, {name: nothing}).values[name].isna().all()
+    assert read_given(codec, {name: [nothing]}).sets[name].missing
+    variable = next(v for v in codec.variables if v.column.name == name)
+    assert read_given(codec, {name: read_text("", variable)}).values[name].isna().all()
+    both = read_given(codec, {name: read_text("|2024-01-03", variable)}).sets[name]
+    assert both.missing
+    assert len(both.stretches) == 1
+
+
+@pytest.mark.parametrize("name", ["s", "us", "date", "zoned"])
+def test_a_date_that_nanoseconds_do_not_reach_can_be_given(name):
+    codec = TableCodec.fit(days())
+    for value in ("9999-12-31", datetime.date(9999, 12, 31), np.datetime64("9999-12-31")):
+        assert read_given(codec, {name: value}).values[name].iloc[0].year == 9999
+        ((low, high),) = read_given(codec, {name: ("2024-01-03", value)}).sets[name].stretches
+        assert low < high
+    assert read_given(codec, {name: "2024-01-03..9999-12-31"}).sets[name].stretches == ((low, high),)
+    with pytest.raises(DiffuseError, match="given: column 'ns': expected dates or durations"):
+        read_given(codec, {"ns": "9999-12-31"})
+
+
+@pytest.mark.parametrize("clock", ["2020-10-25 02:30", "2020-03-29 02:30"])
+def test_a_time_that_a_zone_has_twice_or_never_is_refused(clock):
+    codec = TableCodec.fit(days())
+    for value in (clock, (clock, None), pd.Timestamp(clock)):
+        with pytest.raises(
+            DiffuseError, match=f"column 'berlin': expected a time that Europe/Berlin has once, got '{clock}"
+        ):
+            read_given(codec, {"berlin": value})
+    assert read_given(codec, {"berlin": (f"{clock}+01:00", None)})

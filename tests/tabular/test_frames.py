@@ -2,6 +2,7 @@
 
 import datetime as dt
 import math
+import pickle
 
 import hypothesis.strategies as st
 import pandas as pd
@@ -182,3 +183,13 @@ def test_the_callers_kind_of_frame_comes_back_from_every_call(tmp_path, monkeypa
     assert len(synth.bound(frame.to_arrow())) == rows
     synth.save(tmp_path / "m")
     assert isinstance(TableSynthesizer.load(tmp_path / "m").sample(2), pd.DataFrame)
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
+def test_a_fitted_synthesizer_survives_a_pickle(kind, monkeypatch):
+    monkeypatch.setattr(process, "BLOCK", 64)
+    frame = kind({"a": list(range(60)), "b": ["x", "y", "z"] * 20})
+    synth = TableSynthesizer(max_steps=3, progress=False).fit(frame)
+    fake, again = (one.sample(5, steps=4) for one in (synth, pickle.loads(pickle.dumps(synth))))
+    assert type(again) is type(fake) is type(frame)
+    assert again.equals(fake)

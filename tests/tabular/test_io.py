@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 
 from de_core.errors import DiffuseError
+from de_plugins.tabular._plain import describe
 from de_plugins.tabular.codec import TableCodec
-from de_plugins.tabular.io import read_table, write_table
+from de_plugins.tabular.io import read_like, read_table, write_table
 
 
 @pytest.fixture
@@ -183,3 +184,49 @@ def test_numbers_with_leading_zeros_are_codes(tmp_path):
     assert [str(dtype) for dtype in frame.dtypes] == ["object", "int64", "float64", "int64"]
     write_table(frame, tmp_path / "back.csv")
     pd.testing.assert_frame_equal(read_table(tmp_path / "back.csv"), frame)
+
+
+TYPED = {
+    "text": (["1", "x"], ["1", ""], ["1", None]),
+    "zip": (["01067", "10115"], ["10115", "10117"], ["10115", "10117"]),
+    "word": (["a", "b"], ["2024-01-01", "2024-01-02"], ["2024-01-01", "2024-01-02"]),
+    "rank": (pd.Categorical(["1", "2"]), ["1", "2"], ["1", "2"]),
+    "whole": ([1, 2], ["007", "8"], [7, 8]),
+    "fine": (
+        pd.to_datetime(["2024-01-01 00:00:00.5", "2024-01-02"], format="ISO8601"),
+        ["2024-01-01 00:00:00.250000", ""],
+        [pd.Timestamp("2024-01-01 00:00:00.25"), pd.NaT],
+    ),
+    "zoned": (
+        pd.to_datetime(["2020-10-25 00:30", "2020-10-25 01:30"], utc=True).tz_convert("Europe/Berlin"),
+        ["2020-10-25 02:30:00+02:00", "2020-10-25 02:30:00+01:00"],
+        list(pd.to_datetime(["2020-10-25 00:30", "2020-10-25 01:30"], utc=True)),
+    ),
+    "late": (
+        pd.Series(["9999-12-31", "2024-01-01"], dtype="datetime64[s]"),
+        ["9999-12-31", "2024-01-01"],
+        list(pd.Series(["9999-12-31", "2024-01-01"], dtype="datetime64[s]")),
+    ),
+    "span": (
+        pd.to_timedelta(["1h", "2h"]),
+        ["0 days 01:00:00", "1 days 00:00:00"],
+        [pd.Timedelta("1h"), pd.Timedelta("1D")],
+    ),
+    "bad date": (pd.to_datetime(["2024-01-01", "2024-01-02"]), ["2024-01-01", "soon"], ["2024-01-01", "soon"]),
+    "no zone": (
+        pd.to_datetime(["2024-01-01", "2024-01-02"], utc=True),
+        ["2024-01-01 10:00:00.5", "2024-01-02 10:00:00.5"],
+        ["2024-01-01 10:00:00.5", "2024-01-02 10:00:00.5"],
+    ),
+    "bad number": ([1.5, 2.5], ["x", "2"], ["x", "2"]),
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_a_second_file_is_read_in_the_dtypes_of_the_first(tmp_path, name):
+    known, cells, expected = TYPED[name]
+    dtype = describe(pd.Series(known), name)
+    pd.DataFrame({"k": 1, name: cells}).to_csv(tmp_path / "t.csv", index=False)
+    found = read_like(tmp_path / "t.csv", {name: dtype, "elsewhere": dtype})
+    assert list(found.columns) == ["k", name]
+    assert [None if x is pd.NaT else x for x in found[name]] == [None if x is pd.NaT else x for x in expected]

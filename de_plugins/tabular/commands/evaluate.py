@@ -6,8 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
+from de_plugins.tabular._plain import describe
 from de_plugins.tabular.commands._common import check_folder_target
-from de_plugins.tabular.io import read_table
+from de_plugins.tabular.io import read_like, read_table
+from de_plugins.tabular.schema import column_of
 
 __all__ = ["Evaluate"]
 
@@ -37,8 +39,10 @@ class Evaluate:
         check_folder_target(args.out, _METRICS)
         model = None if args.model is None else TableSynthesizer.load(args.model)
         target = args.target if args.target or model is None else model.schema.target
-        train, synthetic = read_table(args.train), read_table(args.synthetic)
-        test = None if args.test is None else read_table(args.test)
+        train = read_table(args.train)
+        dtypes = {name: describe(column_of(train, name), name) for name in train.columns}
+        synthetic = read_like(args.synthetic, dtypes)
+        test = None if args.test is None else read_like(args.test, dtypes)
         report = evaluate(train, synthetic, test, target, model=model)
         folder = Path(args.out)
         folder.mkdir(parents=True, exist_ok=True)

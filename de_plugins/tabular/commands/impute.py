@@ -8,7 +8,7 @@ import pandas as pd
 
 from de_core.errors import DiffuseError
 from de_plugins.tabular.commands._common import check_table_target
-from de_plugins.tabular.io import read_table, write_table
+from de_plugins.tabular.io import read_like, write_table
 
 __all__ = ["Impute"]
 
@@ -36,12 +36,13 @@ class Impute:
 
         check_table_target(args.out)
         synthesizer = TableSynthesizer.load(args.dir)
-        frame = read_table(args.table)
+        frame = read_like(args.table, {column.name: column.dtype for column in synthesizer.schema.columns})
         if args.draws > 1 and "draw" in frame.columns:
             raise DiffuseError(f"table '{args.table}': it has a column 'draw' of its own; ask for one draw at a time")
         filled = synthesizer.impute(frame, args.draws, rng=args.seed)
         if args.draws > 1:
-            filled = pd.concat([part.assign(draw=k) for k, part in enumerate(filled)], ignore_index=True)
+            unnamed = all(name is None for name in frame.index.names)
+            filled = pd.concat([part.assign(draw=k) for k, part in enumerate(filled)], ignore_index=unnamed)
         write_table(filled, args.out)
         print(f"{int(frame.isna().to_numpy().sum()):,} cells filled; {len(filled):,} rows in {args.out}")
         return 0
