@@ -263,10 +263,13 @@ def _fitting(good: pd.Series, dtype: DType) -> np.ndarray | None:
         if zoned:
             good = good.dt.tz_convert("UTC").dt.tz_localize(None)
         try:
-            good = good if isinstance(good.dtype, pd.ArrowDtype) else good.dt.as_unit(dtype.unit)
+            coarse = good if isinstance(good.dtype, pd.ArrowDtype) else good.dt.as_unit(dtype.unit)
         except ValueError:  # out of bounds; numpy's own conversion would wrap
             return None
-        return good.to_numpy(dtype=f"{'m8' if dtype.is_span else 'M8'}[{dtype.unit}]").view(np.int64)
+        ticks = coarse.to_numpy(dtype=f"{'m8' if dtype.is_span else 'M8'}[{dtype.unit}]").view(np.int64)
+        day = np.timedelta64(1, "D") // np.timedelta64(1, dtype.unit)
+        days = dtype.name.startswith(("date[", "arrow:date"))
+        return None if (coarse != good).any() or (days and (ticks % day).any()) else ticks
     return None
 
 

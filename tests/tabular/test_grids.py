@@ -71,3 +71,19 @@ def test_a_value_of_training_of_single_precision_can_be_asked_for():
     assert set(model.sample(5, given={"p": [low]}, rng=0).p) == {low}
     assert set(model.sample(5, given={"p": (high, high)}, rng=0).p) == {high}
     assert set(model.sample(40, given={"p": (low, high)}, rng=0).p) >= {low, high}
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked"),
+    [
+        (pd.date_range("2020-01-01", periods=100).astype("datetime64[s]"), "2020-01-05 12:34:56.789"),
+        (pd.Series(pd.date_range("2020-01-01", periods=100).date), "2020-01-05 12:34"),
+    ],
+)
+def test_a_date_is_not_cut_to_the_unit_of_its_column(trained, asked):
+    model = fitted(pd.DataFrame({"d": trained, "x": np.linspace(0.0, 1.0, 100) ** 2}))
+    holes = pd.DataFrame({"d": pd.to_datetime([asked, "2020-01-07"], format="mixed"), "x": [np.nan, 0.5]})
+    with pytest.raises(DiffuseError, match="column 'd': expected dates or durations"):
+        model.impute(holes)
+    whole = model.impute(holes.assign(d=pd.to_datetime(["2020-01-05", "2020-01-07"])))
+    assert [str(d)[:10] for d in whole.d] == ["2020-01-05", "2020-01-07"]
