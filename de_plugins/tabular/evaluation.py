@@ -22,7 +22,7 @@ from de_plugins.tabular._model_scores import check_model, cost, held_out_bound, 
 from de_plugins.tabular._scores import SECTIONS
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.metrics import detection, fidelity
-from de_plugins.tabular.metrics.matrix import Matrix, matrices
+from de_plugins.tabular.metrics.matrix import Matrix, matrices, scale_of
 from de_plugins.tabular.metrics.privacy import privacy
 from de_plugins.tabular.metrics.utility import every_column, utility
 from de_plugins.tabular.metrics.validity import exact_matches, validity
@@ -211,8 +211,10 @@ def _every_target(real: Matrix, held: Matrix, fake: Matrix, chosen: dict[str, An
             continue
         metric, scores = ours[name].metric, [ours[name].score, best[name].score]
         if metric == "rmse":
-            spread = float(np.nanvar(held.values[:, held.names.index(name)]))
-            metric, scores = "r2", [1 - score**2 / spread for score in scores]
+            column = held.values[:, [held.names.index(name)]]
+            scale = float(scale_of(column, 2.0**100)[0])  # squares of more overflow
+            spread = float(np.nanvar(column / scale))
+            metric, scores = "r2", [1 - (score / scale) ** 2 / spread for score in scores]
         out[str(name)] = {"metric": metric, "synthetic": scores[0], "real": scores[1]}
     return out
 

@@ -262,3 +262,24 @@ def test_independent_columns_are_not_judged_by_their_pairs(tmp_path):
         report.to_html(tmp_path / "r.html")
         headline(results)
     assert seen == ["note", "poor"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        900_000_000_000_000_000 + 3 * np.arange(60),
+        (2**63 - 100 + np.arange(60)).astype("uint64"),
+        np.random.default_rng(0).normal(size=60) * 1e40,
+        np.linspace(-1, 1, 60) * 1.7e308,
+    ],
+    ids=["ids", "uint64", "1e40", "ends of float64"],
+)
+def test_numbers_of_any_size_get_their_scores(column, tmp_path):
+    train = pd.DataFrame({"big": column, "x": np.random.default_rng(1).normal(size=60)})
+    fake = train.sample(frac=1, random_state=0).reset_index(drop=True)
+    report = evaluate(train, fake, fake.iloc[:30], target="big", seeds=1)
+    report.to_html(tmp_path / "r.html")
+    scores = report.to_dict()["scores"]
+    assert scores["shape"] == scores["trend_real_bins"] == scores["trend_ranks"] == 1
+    assert scores["k_way_3"] == scores["invalid"] == 0
+    assert scores["mle"] is None or scores["mle"] > 0

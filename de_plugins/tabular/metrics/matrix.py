@@ -15,7 +15,7 @@ from de_core.rng import Rng, as_generator
 from de_plugins.tabular._objects import native
 from de_plugins.tabular.schema import check_frame, column_of
 
-__all__ = ["Matrix", "is_categorical", "matrices", "number_array", "unit_of"]
+__all__ = ["Matrix", "is_categorical", "matrices", "number_array", "scale_of", "unit_of"]
 
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -138,6 +138,13 @@ def number_array(series: pd.Series, unit: str | None = None) -> np.ndarray:
         cells = np.asarray(pd.to_numeric(good.astype(object)), dtype=np.float64)
     out[series.notna().to_numpy(dtype=bool)] = cells
     return out
+
+
+def scale_of(values: np.ndarray, most: float) -> np.ndarray:
+    """The power of two that brings each column (n, p) below `most`, (p,); 1 where it is. To divide by it is exact, and
+    trees do not mind."""
+    largest = np.max(np.abs(values), axis=0, initial=0.0, where=~np.isnan(values))
+    return np.where(largest > most, np.exp2(np.ceil(np.log2(np.maximum(largest / most, 1.0)))), 1.0)
 
 
 def _is_time(series: pd.Series) -> bool:
