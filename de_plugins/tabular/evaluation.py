@@ -124,9 +124,14 @@ def evaluate(
 
     Raises:
         DiffuseError: a table is empty or has other columns; no such target; the model has other columns; an extra of
-            the name of a section.
+            the name of a section, or one that is no mapping; no repetition.
     """
     began = time.perf_counter()
+    if seeds < 1:
+        raise DiffuseError(f"seeds: expected at least one repetition of the two-sample test, got {seeds}")
+    for name, section in (extras or {}).items():
+        if not isinstance(section, Mapping):
+            raise DiffuseError(f"extras: expected section '{name}' as values by title, got {type(section).__name__}")
     if taken := sorted(SECTIONS & set(extras or ())):
         raise DiffuseError(f"extras: the report has a section '{taken[0]}' of its own; expected another name")
     frames = {"train": as_pandas(train)[0], "synthetic": as_pandas(synthetic)[0]}

@@ -205,6 +205,16 @@ def test_what_it_refuses():
         evaluate("train.csv", table(1, 50))
     with pytest.raises(DiffuseError, match="a section 'cost' of its own"):
         evaluate(table(0, 50), table(1, 50), extras={"cost": {"a": 1}})
+    with pytest.raises(DiffuseError, match="extras: expected section 'a' as values by title, got int"):
+        evaluate(table(0, 50), table(1, 50), extras={"a": 3})
+    with pytest.raises(DiffuseError, match="seeds: expected at least one repetition of the two-sample test, got 0"):
+        evaluate(table(0, 50), table(1, 50), seeds=0)
+
+
+def test_a_folder_is_no_file_to_write(report, tmp_path):
+    for write in (report.to_html, report.to_json):
+        with pytest.raises(DiffuseError, match="expected a file to write, got a folder"):
+            write(tmp_path)
 
 
 def pair(seed, n=60):
