@@ -290,6 +290,8 @@ def test_numbers_of_any_size_get_their_scores(column, tmp_path):
     report = evaluate(train, fake, fake.iloc[:30], target="big", seeds=1)
     report.to_html(tmp_path / "r.html")
     scores = report.to_dict()["scores"]
-    assert scores["shape"] == scores["trend_real_bins"] == scores["trend_ranks"] == 1
+    assert scores["shape"] == 1
+    # float64 does not tell the numbers at 2^63 apart, and what does not vary has no correlation
+    assert all(scores[key] in (1, None) for key in ("trend", "trend_real_bins", "trend_ranks"))
     assert scores["k_way_3"] == scores["invalid"] == 0
-    assert scores["mle"] is None or scores["mle"] > 0
+    assert scores["mle"] >= 0
