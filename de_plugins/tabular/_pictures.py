@@ -21,6 +21,8 @@ MOST_PANELS = 24
 MOST_BARS = 12
 MOST_PAIRS = 3
 MOST_LINES = 40
+EXACT = 2.0**52  # halves of whole numbers are numbers up to here
+WIDEST = 1e300
 MOST_STEPS = 100  # whole numbers over such a range have a bar each
 RC: Any = {
     "svg.hashsalt": "report",  # the same report, byte by byte
@@ -59,17 +61,22 @@ def marginals(report: Report) -> str:
 
 
 def _histogram(axes: Any, report: Report, c: int) -> list[Any]:
-    a, b = (m.values[:, c][~np.isnan(m.values[:, c])] for m in (report.real, report.synthetic))
+    a, b = (x[~np.isnan(x)] for x in _columns(report, c))
     both = np.concatenate([a, b])
     low, high = np.quantile(both, [0.005, 0.995]) if len(both) else (0.0, 1.0)
     edges = np.linspace(low, high if high > low else low + 1, 41)
-    if high - low <= MOST_STEPS and (both == np.round(both)).all():
+    if high - low <= MOST_STEPS and abs(high) < EXACT and (both == np.round(both)).all():
         edges = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
     drawn = []
     for values, colour, filled in ((a, REAL, True), (b, FAKE, False)):
         heights = np.histogram(np.clip(values, low, high), edges)[0] / max(len(values), 1)
         drawn.append(axes.stairs(heights, edges, fill=filled, color=colour, alpha=0.45 if filled else 1.0))
     return drawn
+
+
+def _columns(report: Report, c: int) -> list[np.ndarray]:
+    """Column c of both tables, cut to what an axis can hold."""
+    return [np.clip(m.values[:, c], -WIDEST, WIDEST) for m in (report.real, report.synthetic)]
 
 
 def _bars(axes: Any, report: Report, c: int) -> list[Any]:
@@ -139,7 +146,7 @@ def pairs(report: Report) -> str:
 
 def _cut(report: Report, c: int) -> tuple[list[np.ndarray], list[str]]:
     """Cells of both tables as 0, 1, ..., and a label for each: 20 bins of a number, the most frequent categories."""
-    columns = [m.values[:, c] for m in (report.real, report.synthetic)]
+    columns = _columns(report, c)
     if report.real.numeric[c]:
         known = columns[0][~np.isnan(columns[0])]
         low, high = np.quantile(known, [0.005, 0.995]) if len(known) else (0.0, 1.0)

@@ -28,12 +28,14 @@ class Score:
         says: what it is, in a few words.
         percent: shown as a hundredfold.
         between: whether shuffled columns are its bad end, so that it has a place between them and a perfect sample.
+        less: whether less is better.
     """
 
     title: str
     says: str
     percent: bool = False
     between: bool = False
+    less: bool = False
 
 
 SCORES = {
@@ -41,11 +43,13 @@ SCORES = {
     "trend": Score("Trend", "pairs of columns, all of them, as published; 100 is best", True, True),
     "trend_real_bins": Score("Trend, real bins", "the same, numbers cut where the real table is", True, True),
     "trend_ranks": Score("Trend, deciles and ranks", "the same with deciles and rank correlation", True, True),
-    "k_way_3": Score("3-way variation", "three columns at a time, cells that differ; 0 is best", True, True),
+    "k_way_3": Score("3-way variation", "three columns at a time, cells that differ; 0 is best", True, True, True),
     "invalid": Score("Impossible cells", "out of range, off the grid or never seen, in the worst column", True),
-    "auc": Score("Two-sample AUC", "a classifier tells real rows from synthetic ones; 0.5 is best", False, True),
+    "auc": Score("Two-sample AUC", "a classifier tells real rows from synthetic ones; 0.5 is best", False, True, True),
     "auc_marginal": Score("- of the columns", "the same, seeing single columns only"),
-    "auc_dependence": Score("- of the dependence", "the same, once every single column is made right", False, True),
+    "auc_dependence": Score(
+        "- of the dependence", "the same, once every single column is made right", False, True, True
+    ),
     "mle": Score("Learning", "learnt from this table, judged on real rows held out", False, True),
     "mle_paper": Score("Learning, as published", "the same with the faults of the common script", False, True),
     "exact_train": Score("Copies of training rows", "training rows that occur in the table", True),
@@ -63,8 +67,9 @@ def score_of(key: str, results: Mapping[str, Any]) -> Score:
     score = SCORES.get(key, Score(key.replace("_", " "), "a metric of another plugin"))
     if key.startswith("mle") and results.get("learning"):
         metric = results["learning"]["metric"].upper()
-        best = "1 is best" if metric == "AUC" else "0 is best"
-        return attrs.evolve(score, title=f"{score.title}, {metric}", says=f"{score.says}; {best}")
+        less = metric != "AUC"
+        best = "0 is best" if less else "1 is best"
+        return attrs.evolve(score, title=f"{score.title}, {metric}", says=f"{score.says}; {best}", less=less)
     return score
 
 
@@ -75,10 +80,13 @@ def shown(score: Score, value: float | None) -> str:
     return f"{100 * value:.2f}" if score.percent else f"{value:.3f}"
 
 
-def standing(value: float | None, anchors: Mapping[str, Mapping[str, float | None]], key: str) -> float | None:
-    """Where a score stands between shuffled columns (0) and a perfect sample (1); None where these do not differ."""
+def standing(key: str, results: Mapping[str, Any]) -> float | None:
+    """Where a score stands between shuffled columns (0) and a perfect sample (1); None where the perfect sample is not
+    the better of the two: then there is no place between them."""
+    score, value, anchors = score_of(key, results), results["scores"].get(key), results.get("anchors", {})
     worst, best = (anchors.get(name, {}).get(key) for name in ("shuffled", "perfect"))
-    graded = key in SCORES and SCORES[key].between
-    if not graded or value is None or worst is None or best is None or abs(best - worst) < 0.005:
+    if not score.between or value is None or worst is None or best is None:
+        return None
+    if (worst - best if score.less else best - worst) < 0.005:
         return None
     return (value - worst) / (best - worst)

@@ -41,7 +41,8 @@ def headline(results: Mapping[str, Any]) -> str:
     """The whole in one sentence."""
     levels = {judgement.topic: judgement.level for judgement in verdict(results)}
     order = (GOOD, FAIR, POOR)
-    worst = max((levels[topic] for topic in LIKENESS if topic in levels), key=order.index, default=FAIR)
+    graded = [levels[topic] for topic in LIKENESS if levels.get(topic, NOTE) != NOTE]
+    worst = max(graded, key=order.index, default=FAIR)
     like = {
         GOOD: "Very close to the real table",
         FAIR: "Close to the real table, with differences that can be found",
@@ -84,22 +85,33 @@ def _pairs(results: Mapping[str, Any]) -> Judgement | None:
     if score is None:
         return None
     best, worst = (_anchor(results, name, "trend_ranks") for name in ("perfect", "shuffled"))
-    place = standing(score, results.get("anchors", {}), "trend_ranks")
-    if place is None:
+    place = standing("trend_ranks", results)
+    beside, ordered = "", True
+    if best is None or worst is None:
         level = GOOD if score >= 0.98 else FAIR if score >= 0.95 else POOR
+    elif place is None:
+        ordered = False
+        level = POOR if _below_chance(score, min(best, worst), results["rows"]) else NOTE
+        beside = f"; shuffled columns have {_percent(worst)} and another real sample {_percent(best)}"
     else:
         level = GOOD if place >= 0.85 else FAIR if place >= 0.5 else POOR
+        beside = f", between {_percent(worst)} for shuffled columns and {_percent(best)} for another real sample"
     text = {
         GOOD: "Pairs of columns hang together as they should",
         FAIR: "Pairs of columns hang together for the most part",
-        POOR: "Much of how columns hang together is lost",
+        POOR: "Much of how columns hang together is lost" if ordered else "Columns hang together as they should not",
+        NOTE: "Pairs of columns tell nothing here, as shuffled columns do as well as a real sample",
     }[level]
-    beside = ""
-    if best is not None and worst is not None:
-        beside = f", between {_percent(worst)} for shuffled columns and {_percent(best)} for another real sample"
-    pair = results["worst_pairs"][:1]
+    pair = results["worst_pairs"][:1] if level != NOTE else []
     least = f" The least alike are {_name(pair[0][0])} and {_name(pair[0][1])}." if pair else ""
     return Judgement(LIKENESS[1], level, f"{text}: Trend (deciles and ranks) is {_percent(score)}{beside}.{least}")
+
+
+def _below_chance(score: float, least: float, rows: Mapping[str, int]) -> bool:
+    """Whether a Trend lies clearly below both anchors: twice as far from 1, and by more than three standard errors of
+    half a difference of two correlations."""
+    noise = 0.5 * (1 / rows["train"] + 1 / rows["synthetic"]) ** 0.5
+    return 1 - score > max(2 * (1 - least), 3 * noise)
 
 
 def _classifier(results: Mapping[str, Any]) -> Judgement:
@@ -131,9 +143,11 @@ def _learning(results: Mapping[str, Any]) -> Judgement | None:
     text = f"A model that learns {what} from the synthetic table has {metric} {score:.3f} on real rows"
     if best is None:
         return Judgement("Learning", NOTE, text + ".")
-    place = standing(score, results["anchors"], "mle")
+    place = standing("mle", results)
     level = NOTE if place is None else GOOD if place >= 0.95 else FAIR if place >= 0.8 else POOR
     kept = "" if place is None else f" ({100 * max(0.0, min(1.0, place)):.0f} % of what there is to learn)"
+    if place is None and (worst := _anchor(results, "shuffled", "mle")) is not None:
+        kept = f", and one that learns from shuffled columns {worst:.3f}: there is nothing to lose"
     return Judgement("Learning", level, f"{text}; one that learns from the real table has {best:.3f}{kept}.")
 
 

@@ -22,7 +22,7 @@ from de_plugins.tabular._model_scores import check_model, cost, held_out_bound, 
 from de_plugins.tabular._scores import SECTIONS
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.metrics import detection, fidelity
-from de_plugins.tabular.metrics.matrix import Matrix, matrices
+from de_plugins.tabular.metrics.matrix import Matrix, matrices, scale_of
 from de_plugins.tabular.metrics.privacy import privacy
 from de_plugins.tabular.metrics.utility import every_column, utility
 from de_plugins.tabular.metrics.validity import exact_matches, validity
@@ -124,9 +124,14 @@ def evaluate(
 
     Raises:
         DiffuseError: a table is empty or has other columns; no such target; the model has other columns; an extra of
-            the name of a section.
+            the name of a section, or one that is no mapping; no repetition.
     """
     began = time.perf_counter()
+    if seeds < 1:
+        raise DiffuseError(f"seeds: expected at least one repetition of the two-sample test, got {seeds}")
+    for name, section in (extras or {}).items():
+        if not isinstance(section, Mapping):
+            raise DiffuseError(f"extras: expected section '{name}' as values by title, got {type(section).__name__}")
     if taken := sorted(SECTIONS & set(extras or ())):
         raise DiffuseError(f"extras: the report has a section '{taken[0]}' of its own; expected another name")
     frames = {"train": as_pandas(train)[0], "synthetic": as_pandas(synthetic)[0]}
@@ -211,8 +216,10 @@ def _every_target(real: Matrix, held: Matrix, fake: Matrix, chosen: dict[str, An
             continue
         metric, scores = ours[name].metric, [ours[name].score, best[name].score]
         if metric == "rmse":
-            spread = float(np.nanvar(held.values[:, held.names.index(name)]))
-            metric, scores = "r2", [1 - score**2 / spread for score in scores]
+            column = held.values[:, [held.names.index(name)]]
+            scale = float(scale_of(column, 2.0**100)[0])  # squares of more overflow
+            spread = float(np.nanvar(column / scale))
+            metric, scores = "r2", [1 - (score / scale) ** 2 / spread for score in scores]
         out[str(name)] = {"metric": metric, "synthetic": scores[0], "real": scores[1]}
     return out
 

@@ -110,8 +110,10 @@ def write_atomically(path: Path, write) -> None:
     """Call `write(aside)` with a path in the same folder, then rename that file to `path`.
 
     Raises:
-        DiffuseError: the folder does not exist.
+        DiffuseError: the folder does not exist, or the path is one.
     """
+    if path.is_dir():
+        raise DiffuseError(f"'{path}': expected a file to write, got a folder")
     if not path.parent.is_dir():
         raise DiffuseError(f"'{path}': the folder '{path.parent}' does not exist")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

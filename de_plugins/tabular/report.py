@@ -140,13 +140,13 @@ def _score_table(results: Mapping[str, Any]) -> str:
         "<p class=w>A number says little alone, so each stands beside three others: what another real sample of the "
         "same size would have, what the training table has with every column shuffled, and what a copy of it has. "
         "The mark shows where the synthetic table lies between shuffled columns (left) and a perfect sample "
-        "(right).</p>"
+        "(right); there is none where shuffled columns do as well.</p>"
     )
     head = "".join(f"<th scope=col class=n>{name}</th>" for name in ("synthetic", *ANCHORS.values()))
     lines = []
     for key, score, (first, *rest) in _rows(results):
         cells = f"<td class='n s'>{first}</td>" + "".join(f"<td class=n>{cell}</td>" for cell in rest)
-        place = _gauge(standing(results["scores"][key], results.get("anchors", {}), key))
+        place = _gauge(standing(key, results))
         lines.append(
             f"<tr><th scope=row>{escape(score.title)}</th>{cells}<td>{place}</td>"
             f"<td class=w>{escape(score.says)}</td></tr>"

@@ -15,6 +15,8 @@ pytest.importorskip("xgboost")
 pytest.importorskip("matplotlib")
 
 from de_plugins.tabular import TableSynthesizer, evaluate
+from de_plugins.tabular._scores import standing
+from de_plugins.tabular._verdict import _pairs, headline, verdict
 from de_plugins.tabular.metrics import detection
 
 
@@ -203,3 +205,93 @@ def test_what_it_refuses():
         evaluate("train.csv", table(1, 50))
     with pytest.raises(DiffuseError, match="a section 'cost' of its own"):
         evaluate(table(0, 50), table(1, 50), extras={"cost": {"a": 1}})
+    with pytest.raises(DiffuseError, match="extras: expected section 'a' as values by title, got int"):
+        evaluate(table(0, 50), table(1, 50), extras={"a": 3})
+    with pytest.raises(DiffuseError, match="seeds: expected at least one repetition of the two-sample test, got 0"):
+        evaluate(table(0, 50), table(1, 50), seeds=0)
+
+
+def test_a_folder_is_no_file_to_write(report, tmp_path):
+    for write in (report.to_html, report.to_json):
+        with pytest.raises(DiffuseError, match="expected a file to write, got a folder"):
+            write(tmp_path)
+
+
+def pair(seed, n=60):
+    return pd.DataFrame(np.random.default_rng(seed).normal(size=(n, 2)), columns=["x", "y"])
+
+
+def judged(score, best, worst):
+    """What is said of pairs, by their Trend and its anchors, on 60 rows."""
+    results = {
+        "scores": {"trend_ranks": score},
+        "anchors": {"perfect": {"trend_ranks": best}, "shuffled": {"trend_ranks": worst}},
+        "rows": {"train": 60, "synthetic": 60},
+        "worst_pairs": [],
+    }
+    return standing("trend_ranks", results), _pairs(results)
+
+
+@pytest.mark.parametrize(
+    ("score", "best", "worst", "level"),
+    [
+        (1.0, 0.801, 0.944, "note"),  # the anchors in the wrong order, and better than both
+        (0.85, 0.801, 0.944, "note"),
+        (0.75, 0.801, 0.944, "note"),  # below both, by no more than chance
+        (0.461, 0.801, 0.944, "poor"),
+        (0.95, 0.952, 0.95, "note"),  # as good as equal
+        (0.95, 0.95, 0.6, "good"),
+        (0.6, 0.95, 0.6, "poor"),
+    ],
+)
+def test_pairs_are_graded_only_where_the_anchors_are_in_order(score, best, worst, level):
+    place, judgement = judged(score, best, worst)
+    assert judgement.level == level
+    assert (place is None) == (best - worst < 0.005)
+    assert ("tell nothing here" in judgement.sentence) == (level == "note")
+
+
+def test_a_standing_knows_which_way_is_better():
+    results = {"scores": {"auc": 0.7, "k_way_3": 0.2, "mle": 3.0}, "learning": {"metric": "rmse"}}
+    right = {"perfect": {"auc": 0.5, "k_way_3": 0.1, "mle": 1.0}, "shuffled": {"auc": 0.9, "k_way_3": 0.3, "mle": 5.0}}
+    wrong = {"perfect": right["shuffled"], "shuffled": right["perfect"]}
+    for key in results["scores"]:
+        assert standing(key, results | {"anchors": right}) == pytest.approx(0.5)
+        assert standing(key, results | {"anchors": wrong}) is None
+
+
+def test_independent_columns_are_not_judged_by_their_pairs(tmp_path):
+    train = pair(5)
+    seen = []
+    for fake in (train.copy(), train.assign(y=train["x"])):
+        report = evaluate(train, fake, seeds=1)
+        results = report.to_dict()
+        best, worst = (results["anchors"][name]["trend_ranks"] for name in ("perfect", "shuffled"))
+        assert best < worst, "the table was meant to have its anchors in the wrong order"
+        seen.append({judgement.topic: judgement.level for judgement in verdict(results)}["Pairs of columns"])
+        report.to_html(tmp_path / "r.html")
+        headline(results)
+    assert seen == ["note", "poor"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        900_000_000_000_000_000 + 3 * np.arange(60),
+        (2**63 - 100 + np.arange(60)).astype("uint64"),
+        np.random.default_rng(0).normal(size=60) * 1e40,
+        np.linspace(-1, 1, 60) * 1.7e308,
+    ],
+    ids=["ids", "uint64", "1e40", "ends of float64"],
+)
+def test_numbers_of_any_size_get_their_scores(column, tmp_path):
+    train = pd.DataFrame({"big": column, "x": np.random.default_rng(1).normal(size=60)})
+    fake = train.sample(frac=1, random_state=0).reset_index(drop=True)
+    report = evaluate(train, fake, fake.iloc[:30], target="big", seeds=1)
+    report.to_html(tmp_path / "r.html")
+    scores = report.to_dict()["scores"]
+    assert scores["shape"] == 1
+    # float64 does not tell the numbers at 2^63 apart, and what does not vary has no correlation
+    assert all(scores[key] in (1, None) for key in ("trend", "trend_real_bins", "trend_ranks"))
+    assert scores["k_way_3"] == scores["invalid"] == 0
+    assert scores["mle"] >= 0

@@ -11,11 +11,13 @@ import torch
 
 from de_core.errors import DiffuseError
 from de_core.rng import stream
+from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.io import read_table
 from de_plugins.tabular.metrics import fidelity
 from de_plugins.tabular.metrics.detection import detection, match_marginals, two_sample_auc
 from de_plugins.tabular.metrics.matrix import matrices
 from de_plugins.tabular.metrics.utility import _features, every_column, utility
+from de_plugins.tabular.metrics.validity import validity
 
 pytest.importorskip("xgboost")
 DATA = os.environ.get("DIFFUSE_DATA")
@@ -284,3 +286,35 @@ def test_errors_name_the_table_and_the_column():
             coded(a, b)
     with pytest.raises(DiffuseError, match="column 'q' is said to be categorical"):
         coded(a, a, categorical=["q"])
+
+
+DAYS = pd.Series(pd.date_range("2020-01-01", periods=300))
+SPANS = pd.Series(pd.to_timedelta(np.arange(300) * 1500, unit="ms"))
+
+
+def same_instants(column):
+    made = [column.astype(f"{column.dtype.kind}8[{unit}]") for unit in ("s", "ms", "us", "ns")]
+    if column.dtype.kind == "m":
+        return made[1:]
+    return [*made, column.dt.date, column.astype("datetime64[us]").convert_dtypes(dtype_backend="pyarrow")]
+
+
+@pytest.mark.parametrize("column", [DAYS, SPANS, DAYS.iloc[:20].repeat(15).reset_index(drop=True)])
+def test_the_same_instants_are_the_same_whatever_their_unit(column):
+    for one in same_instants(column):
+        codec = TableCodec.fit(pd.DataFrame({"t": one}))
+        for other in same_instants(column):
+            real, fake = coded(pd.DataFrame({"t": one}), pd.DataFrame({"t": other}))
+            np.testing.assert_array_equal(real.values, fake.values, err_msg=f"{one.dtype}, {other.dtype}")
+            cells = validity(codec, pd.DataFrame({"t": other}))["t"]
+            wrong = {key: share for key, share in cells.items() if key != "attained"}
+            assert not any(wrong.values()), (one.dtype, other.dtype, wrong)
+            assert cells["attained"]
+
+
+def test_a_finer_unit_keeps_its_fractions():
+    noon = DAYS.astype("datetime64[ns]") + pd.Timedelta(hours=12, milliseconds=250)
+    real, fake = coded(pd.DataFrame({"t": DAYS.dt.date}), pd.DataFrame({"t": noon}))
+    np.testing.assert_array_equal(fake.values - real.values, 43200.25)
+    codec = TableCodec.fit(pd.DataFrame({"t": DAYS.dt.date}))
+    assert validity(codec, pd.DataFrame({"t": noon}))["t"]["off_grid"] == 1

@@ -11,7 +11,7 @@ import torch
 from de_core.errors import DiffuseError
 from de_core.rng import stream
 from de_plugins.tabular.metrics._parallel import side_by_side
-from de_plugins.tabular.metrics.matrix import Matrix
+from de_plugins.tabular.metrics.matrix import Matrix, scale_of
 
 __all__ = ["Detection", "detection", "match_marginals", "two_sample_auc"]
 
@@ -23,6 +23,7 @@ TREES: dict[str, Any] = {
     "n_jobs": 1,
 }
 LOST_ROWS = 2000
+MOST = 2.0**100  # XGBoost has float32
 
 
 @attrs.frozen
@@ -75,6 +76,7 @@ def two_sample_auc(
     for k in range(seeds):
         rng = stream(seed, "two-sample", k)
         x = np.concatenate([real.sample(n, rng).values, synthetic.sample(n, rng).values])
+        x = x / scale_of(x, MOST)
         draws.append(np.empty(2 * n))
         cuts = StratifiedKFold(folds, shuffle=True, random_state=(seed + k) % 2**32).split(x, y)
         jobs += [(k, x, train, test) for train, test in cuts]

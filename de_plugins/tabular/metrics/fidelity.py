@@ -15,6 +15,7 @@ from de_plugins.tabular.metrics.matrix import Matrix
 __all__ = ["extrapolated", "k_way", "missing", "shape", "trend"]
 
 DECIMALS = 14  # sdmetrics rounds numbers so before it compares them
+HUGE = 1e290  # beyond, sums and decimals overflow float64
 BINS = 10
 DENSE = 2**18  # codes below this are counted as they are, others are renumbered first
 
@@ -122,7 +123,8 @@ def _gone(table: Matrix) -> np.ndarray:
 def _present(table: Matrix, c: int) -> np.ndarray:
     column = table.values[:, c]
     if table.numeric[c]:
-        return np.round(column[~np.isnan(column)], DECIMALS)
+        known = column[~np.isnan(column)]
+        return np.where(np.abs(known) < HUGE, np.round(np.clip(known, -HUGE, HUGE), DECIMALS), known)
     return column[column != table.sizes[c] - 1]
 
 
@@ -169,7 +171,15 @@ def _binned(real: Matrix, synthetic: Matrix, c: int, bins: str, count: int = BIN
 
 
 def _even(column: np.ndarray, count: int) -> np.ndarray:
-    return np.histogram_bin_edges(column[~np.isnan(column)], bins=count)
+    """Edges of even bins; some are equal where float64 has not so many numbers between the ends."""
+    known = column[~np.isnan(column)]
+    if not len(known):
+        return np.histogram_bin_edges(known, bins=count)
+    low, high = known.min(), known.max()
+    share, room = np.linspace(0, 1, count + 1), np.spacing(max(abs(low), abs(high)))
+    if max(abs(low), abs(high)) < HUGE and (high - low > 2 * count * room or (low == high and room < 1 / (4 * count))):
+        return np.histogram_bin_edges(known, bins=count)
+    return np.clip(np.maximum.accumulate(low * (1 - share) + high * share), low, high)
 
 
 def _digitize(column: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -198,6 +208,8 @@ def _unit(x: np.ndarray) -> np.ndarray:
     """Of mean 0 and length 1; NaN where there are less than two different values."""
     if len(x) < 2 or x.min() == x.max():
         return np.full(len(x), np.nan) if len(x) else np.array([np.nan])
+    if np.abs(x).max() >= HUGE:
+        x = x / np.abs(x).max()
     x = x - x.mean()
     x = x / np.abs(x).max()  # so that squares neither overflow nor vanish
     return x / np.sqrt((x * x).sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 
 import attrs
@@ -14,7 +15,9 @@ from de_core.rng import Rng, as_generator
 from de_plugins.tabular._objects import native
 from de_plugins.tabular.schema import check_frame, column_of
 
-__all__ = ["Matrix", "is_categorical", "matrices", "number_array"]
+__all__ = ["Matrix", "is_categorical", "matrices", "number_array", "scale_of", "unit_of"]
+
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 @attrs.frozen(eq=False)
@@ -58,7 +61,7 @@ class Matrix:
 def is_categorical(series: pd.Series) -> bool:
     """Text, booleans, categories, and numbers with two values; other numbers and dates are numbers."""
     kinds, series = pd.api.types, native(series)
-    if kinds.is_datetime64_any_dtype(series.dtype) or kinds.is_timedelta64_dtype(series.dtype):
+    if _is_time(series):
         return False
     if kinds.is_bool_dtype(series.dtype) or not kinds.is_numeric_dtype(series.dtype):
         return True
@@ -68,7 +71,8 @@ def is_categorical(series: pd.Series) -> bool:
 def matrices(tables: Mapping[str, pd.DataFrame], categorical: Collection[str | int] | None = None) -> dict[str, Matrix]:
     """Tables of the same columns as matrices; the first one gives the order of the columns and their kinds.
 
-    Categories are compared by one string form on all sides, in which 1, 1.0 and "1" are equal.
+    Categories are compared by one string form on all sides, in which 1, 1.0 and "1" are equal; dates and durations as
+    ticks of the first table's unit, whatever the unit of the others.
 
     Args:
         tables: by name, at least one row each.
@@ -102,7 +106,8 @@ def matrices(tables: Mapping[str, pd.DataFrame], categorical: Collection[str | i
         if nominal:
             codes, spelt = _codes(series)
         else:
-            codes, spelt = {table: _numbers(s, name, table) for table, s in series.items()}, ()
+            unit = unit_of(series[first_name])
+            codes, spelt = {table: _numbers(s, name, table, unit) for table, s in series.items()}, ()
         sizes.append(len(spelt) + 1 if nominal else 0)
         words.append(spelt)
         for table in tables:
@@ -114,20 +119,50 @@ def matrices(tables: Mapping[str, pd.DataFrame], categorical: Collection[str | i
     }
 
 
-def number_array(series: pd.Series) -> np.ndarray:
-    """Numbers, or the ticks of dates and durations in the dtype's unit, (n,) float64, NaN where missing."""
-    kinds, series = pd.api.types, native(series)
+def unit_of(series: pd.Series) -> str | None:
+    """The unit of dates and durations, "s", "ms", "us" or "ns"; None for any other column."""
+    series = native(series)
+    found = re.search(r"\[(s|ms|us|ns)\b", str(series.dtype)) if _is_time(series) else None
+    return found and found.group(1)
+
+
+def number_array(series: pd.Series, unit: str | None = None) -> np.ndarray:
+    """Numbers, or the ticks of dates and durations in `unit` (by default the dtype's own; with fractions
+    where that is finer), (n,) float64, NaN where missing."""
+    own, series = unit_of(series), native(series)
     out = np.full(len(series), np.nan)
     good = series.dropna()
-    if kinds.is_datetime64_any_dtype(series.dtype) or kinds.is_timedelta64_dtype(series.dtype):
-        good = good.astype("int64")
-    out[series.notna().to_numpy(dtype=bool)] = np.asarray(pd.to_numeric(good.astype(object)), dtype=np.float64)
+    if own is not None:
+        cells = _ticks(good.astype("int64").to_numpy(dtype=np.int64), own, unit or own)
+    else:
+        cells = np.asarray(pd.to_numeric(good.astype(object)), dtype=np.float64)
+    out[series.notna().to_numpy(dtype=bool)] = cells
     return out
 
 
-def _numbers(series: pd.Series, name: object, table: str) -> np.ndarray:
+def scale_of(values: np.ndarray, most: float) -> np.ndarray:
+    """The power of two that brings each column (n, p) below `most`, (p,); 1 where it is. To divide by it is exact, and
+    trees do not mind."""
+    largest = np.max(np.abs(values), axis=0, initial=0.0, where=~np.isnan(values))
+    return np.where(largest > most, np.exp2(np.ceil(np.log2(np.maximum(largest / most, 1.0)))), 1.0)
+
+
+def _is_time(series: pd.Series) -> bool:
+    kinds = pd.api.types
+    return kinds.is_datetime64_any_dtype(series.dtype) or kinds.is_timedelta64_dtype(series.dtype)
+
+
+def _ticks(ticks: np.ndarray, own: str, unit: str) -> np.ndarray:
+    """Ticks (n,) int64 of the unit `own` as float64 ticks of `unit`; the same instant gives the same number."""
+    if _PER_SECOND[own] <= _PER_SECOND[unit]:
+        return ticks.astype(np.float64) * (_PER_SECOND[unit] // _PER_SECOND[own])
+    whole, rest = np.divmod(ticks, per := _PER_SECOND[own] // _PER_SECOND[unit])
+    return whole.astype(np.float64) + rest / per
+
+
+def _numbers(series: pd.Series, name: object, table: str, unit: str | None) -> np.ndarray:
     try:
-        values = number_array(series)
+        values = number_array(series, unit)
     except (ValueError, TypeError) as error:
         raise DiffuseError(f"column '{name}' of the {table} table: expected numbers, got {series.dtype}") from error
     if np.isinf(values).any():

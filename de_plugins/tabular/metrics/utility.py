@@ -12,7 +12,7 @@ import torch
 from de_core.errors import DiffuseError
 from de_core.rng import stream
 from de_plugins.tabular.metrics._parallel import side_by_side
-from de_plugins.tabular.metrics.matrix import Matrix
+from de_plugins.tabular.metrics.matrix import Matrix, scale_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -24,6 +24,7 @@ DEPTHS = (5, 10, 20)
 CHILD_WEIGHTS = (1, 10)
 GAMMAS = (0.0, 1.0)
 MOST_LABELS = 9  # of a target in `every_column`, the others are one more: a tree a label and round
+MOST, MOST_TARGET = 2.0**100, 2.0**62  # XGBoost has float32, and squares sums of targets
 ONE_HOT = 256  # columns with more categories go in as codes, to bound memory
 
 
@@ -108,7 +109,9 @@ def utility(
         y_train, y_valid, y_test = (_log(v) if log_target else v for v in (y[train], y[valid], y_test))
         if paper:
             y_valid = y[valid]
-        judge = _Rmse()
+        scale = float(scale_of(y_train[:, None], MOST_TARGET)[0])
+        y_train, y_valid, y_test = (v / scale for v in (y_train, y_valid, y_test))
+        judge = _Rmse(scale)
     depths, weights, gammas, rounds = (DEPTHS, CHILD_WEIGHTS, GAMMAS, ROUNDS) if full else ((5,), (1,), (0.0,), (50,))
 
     def fit(setting: tuple[int, int, float]) -> list[Utility]:
@@ -200,6 +203,9 @@ class _Auc:
 class _Rmse:
     name, sign = "rmse", -1.0
 
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
     def model(self, **setting: Any) -> Any:
         from xgboost import XGBRegressor
 
@@ -207,7 +213,7 @@ class _Rmse:
 
     def score(self, model: Any, x: csr_matrix, y: np.ndarray, trees: int) -> float:
         guess = model.predict(x, iteration_range=(0, trees))
-        return float(np.sqrt(np.mean((guess - y) ** 2)))
+        return float(np.sqrt(np.mean((guess - y) ** 2))) * self.scale
 
 
 def _log(y: np.ndarray) -> np.ndarray:
@@ -221,6 +227,7 @@ def _features(train: Matrix, test: Matrix, target: int, paper: bool) -> tuple[cs
     missing" is the same split as "one against zero", in a third of the time.
     """
     low = high = 0.0
+    scale = scale_of(np.concatenate([train.values, test.values]), np.inf if paper else MOST)
     out = []
     for table in (train, test):
         cells: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = []  # width, place, value, stored
@@ -240,7 +247,7 @@ def _features(train: Matrix, test: Matrix, target: int, paper: bool) -> tuple[cs
                 low, high = low or float(np.nanmin(x)), high or float(np.nanmax(x))
                 logs, span = low >= 0 and high >= 1e3, (high - low) or 1.0
                 x = np.log(np.maximum(x, 1e-2)) if logs else (x - low) / span * 5
-            cells.append((1, place, x, there))
+            cells.append((1, place, x / scale[c], there))
         out.append(_sparse(cells))
     return out[0], out[1]
 

@@ -12,7 +12,7 @@ from de_plugins.tabular._plain import from_plain
 from de_plugins.tabular._shares import Share
 from de_plugins.tabular._variables import Classes, Constant, Number
 from de_plugins.tabular.codec import TableCodec
-from de_plugins.tabular.metrics.matrix import Matrix, number_array
+from de_plugins.tabular.metrics.matrix import Matrix, number_array, unit_of
 from de_plugins.tabular.schema import column_of
 
 __all__ = ["exact_matches", "unreadable", "validity"]
@@ -70,12 +70,14 @@ def _canonical(table: Matrix) -> np.ndarray:
 
 
 def _column(variable: Constant | Classes | Number, series: pd.Series) -> dict[str, Any]:
+    dtype = variable.column.dtype
+    unit = dtype.unit if dtype.plain == "ticks" else None
     if isinstance(variable, Number):
-        return _number(variable, number_array(series))
-    dtype, new = variable.column.dtype, _new(variable, series)
+        return _number(variable, number_array(series, unit))
+    new = _new(variable, series)
     out: dict[str, Any] = {"unseen": float(new.mean())}
     if isinstance(variable, Classes) and dtype.plain in ("int", "float", "ticks"):
-        values, seen = number_array(series), number_array(_known(variable))
+        values, seen = number_array(series, unit), number_array(_known(variable), unit)
         out["outside"] = float(((values < seen.min()) | (values > seen.max())).mean())
         out["attained"] = bool(np.nanmin(values) == seen.min() and np.nanmax(values) == seen.max())
     return out
@@ -90,7 +92,11 @@ def _known(variable: Classes | Constant) -> pd.Series:
 
 def _new(variable: Classes | Constant, series: pd.Series) -> pd.Series:
     """Cells that are there and hold what training did not have."""
-    return ~native(series).astype(object).isin(native(_known(variable)).astype(object)) & series.notna()
+    known, dtype = native(_known(variable)), variable.column.dtype
+    if dtype.plain == "ticks" and unit_of(series):
+        seen = np.isin(number_array(series, dtype.unit), number_array(known, dtype.unit))
+        return ~pd.Series(seen, index=series.index) & series.notna()
+    return ~native(series).astype(object).isin(known.astype(object)) & series.notna()
 
 
 def _number(variable: Number, values: np.ndarray) -> dict[str, Any]:
