@@ -26,7 +26,11 @@ _MOST_DIGITS = 15  # decimal digits that float64 gives back as they were
 
 
 def native(series: pd.Series) -> pd.Series:
-    """Dates as datetime64[s], times of day as timedelta64[us], decimals as float64; any other column as it is."""
+    """Dates as datetime64[s], times of day as timedelta64[us], decimals as float64; any other column as it is.
+
+    Raises:
+        DiffuseError: a time of day with an offset to UTC.
+    """
     if isinstance(series.dtype, pd.ArrowDtype):
         return _from_arrow(series)
     if series.dtype != object:
@@ -47,7 +51,9 @@ def _as_floats(series: pd.Series) -> pd.Series:
 
 
 def _since_midnight(cell: datetime.time) -> np.timedelta64:
-    return np.timedelta64(datetime.datetime.combine(_MIDNIGHT, cell.replace(tzinfo=None)) - _MIDNIGHT)
+    if cell.tzinfo is not None:  # one time of day in two zones is two
+        raise DiffuseError(f"expected times of day without an offset to UTC, got {cell}")
+    return np.timedelta64(datetime.datetime.combine(_MIDNIGHT, cell) - _MIDNIGHT)
 
 
 def _from_arrow(series: pd.Series) -> pd.Series:

@@ -208,7 +208,10 @@ def to_plain(series: pd.Series, dtype: DType, name: object) -> tuple[np.ndarray,
         series = series.astype(object)
     good = series.loc[~missing]
     if dtype.plain in ("ticks", "int", "float"):
-        good = native(good)
+        try:
+            good = native(good)
+        except DiffuseError as error:
+            raise DiffuseError(f"column '{name}': {error}") from None
     values = _fitting(good, dtype) if len(good) else array_of((), dtype)  # nothing fits any dtype
     if values is None:
         kind = _SPOKEN[dtype.plain]

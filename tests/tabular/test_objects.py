@@ -89,3 +89,10 @@ def test_metrics_read_them_as_numbers():
 def test_digits_that_float64_does_not_hold_are_refused():
     with pytest.raises(DiffuseError, match="column 'p': expected decimals of at most 15 digits"):
         TableCodec.fit(pd.DataFrame({"p": [Decimal("12345678901234.567"), Decimal(1)]}))
+
+
+def test_times_of_day_in_zones_are_refused():
+    zones = [dt.timezone(dt.timedelta(hours=k)) for k in range(5)]
+    frame = pd.DataFrame({"t": [dt.time(12, tzinfo=zones[k % 5]) for k in range(20)]})
+    with pytest.raises(DiffuseError, match=r"column 't': expected times of day without an offset to UTC, got 12:00"):
+        TableCodec.fit(frame)
