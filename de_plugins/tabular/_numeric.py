@@ -120,7 +120,8 @@ class Grid:
         above = values.astype(np.uint64) - np.array(
             self.origin % 2**64, dtype=np.uint64
         )  # modulo 2^64: never overflows
-        return np.where(inside, above.astype(np.float64) / self.step, 0.0)
+        whole, rest = np.divmod(above, np.uint64(self.step))  # before rounding to float64: a century of microseconds
+        return np.where(inside, whole.astype(np.float64) + rest.astype(np.float64) / self.step, 0.0)
 
     def from_index(self, index: np.ndarray, dtype: DType) -> np.ndarray:
         """Positions (n,) as plain values (n,), snapped to the lattice."""

@@ -87,3 +87,11 @@ def test_a_date_is_not_cut_to_the_unit_of_its_column(trained, asked):
         model.impute(holes)
     whole = model.impute(holes.assign(d=pd.to_datetime(["2020-01-05", "2020-01-07"])))
     assert [str(d)[:10] for d in whole.d] == ["2020-01-05", "2020-01-07"]
+
+
+def test_microseconds_of_two_centuries_come_back():
+    ends = [pd.Timestamp(f"{year}-01-01").value for year in (1900, 2100)]
+    ticks = np.concatenate([ends, pd.Timestamp("2090-06-05 04:03:02").value + 997_000 * np.arange(1000)])
+    codec = TableCodec.fit(pd.DataFrame({"t": ticks.view("M8[ns]")}))
+    grid = codec.variables[0].grid
+    assert (grid.from_index(grid.to_index(ticks), codec.schema["t"].dtype) == ticks).all()
