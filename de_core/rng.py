@@ -8,6 +8,7 @@ chunks or processes there are.
 from __future__ import annotations
 
 import hashlib
+from numbers import Integral
 
 import torch
 
@@ -38,9 +39,9 @@ def seed_of(rng: Rng) -> int:
     if isinstance(rng, torch.Generator):
         high = 2**63 - 1
         return int(torch.randint(high, (), generator=rng, device=rng.device))
-    if isinstance(rng, bool) or not isinstance(rng, int):
+    if isinstance(rng, bool) or not isinstance(rng, Integral):
         raise DiffuseError(f"rng: expected a torch.Generator or an int seed, got {type(rng).__name__}")
-    return rng % 2**63
+    return int(rng) % 2**63
 
 
 def fork(generator: torch.Generator) -> torch.Generator:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from de_core.artifact import Artifact, load_artifact
+from de_core.errors import DiffuseError
 from de_core.plugins import BUILTIN, plugin_records
 
 __all__ = ["add_arguments", "run", "sparkline"]
@@ -28,8 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print it."""
-    facts = _facts(load_artifact(args.dir))
-    print(json.dumps(facts) if args.json else _text(facts))
+    artifact = load_artifact(args.dir)
+    try:
+        facts = _facts(artifact)
+        told = json.dumps(facts) if args.json else _text(facts)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DiffuseError(
+            f"artifact {args.dir}: damaged or of another version ({type(error).__name__}: {error})"
+        ) from error
+    print(told)
     return 0
 
 

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help="run the conformance checks on a modality")
     new = actions.add_parser("new", help="write a plugin that works, with its tests, to make your own of")
     new.add_argument("name", metavar="NAME", help="what its modality is called; the distribution is called de-NAME")
-    new.add_argument("--kind", required=True, choices=SUMMARIES, help="the kind of its state space")
+    new.add_argument("--kind", default="continuous", choices=SUMMARIES, help="of its state space (default: continuous)")
     new.add_argument("--out", metavar="DIR", help="the directory to make (default: de-NAME)")
     for action in (show, check):
         action.add_argument("name", metavar="NAME", help="a name, or a key such as de-torus:torus")

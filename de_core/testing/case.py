@@ -117,15 +117,16 @@ class Case:
 
     @functools.cached_property
     def scale(self) -> Tensor:
-        """The size of each coordinate: its standard deviation over the data, noised to the middle of its range."""
+        """The size of each faded coordinate: its standard deviation over data noised to the middle of its range."""
         x = torch.cat([rows(self.noised(400, t, "scale", k).xt).double() for k, t in enumerate((0.05, *self.times))])
-        return x.std(0).clamp_min(1e-3)
+        return self.faded(x).std(0).clamp_min(1e-3)
 
     def waves(self, count: int, *path: str | int) -> Callable[[Tensor], Tensor]:
         """Bounded smooth test functions cos(w . x + phase), half of them of one coordinate: (B, *event) -> (B, count).
 
         Differentiable in x; on whole numbers they tell classes and counts apart. On a curved space the coordinates may
-        have a cut, so the functions are made of the kernel's own densities about six points, which are smooth on it.
+        have a cut, so the functions are made of the kernel's own densities about six points, which are smooth on it;
+        where it has none, of coordinates that fade to 0, as the square of a sine, towards their ends.
         """
         draw = self.rng(*path, "waves")
         if self.curved:
@@ -137,8 +138,17 @@ class Case:
         w = torch.where(torch.arange(count) % 2 == 0, w, single)
         speed = torch.tensor([0.7, 1.5, 3.0], dtype=torch.float64)[torch.arange(count) // 2 % 3]
         phase = 2 * math.pi * torch.rand(count, generator=draw, dtype=torch.float64)
-        scale = self.scale
-        return lambda x: ((rows(x).double() / scale) @ (w * speed) + phase).cos()
+        faded, scale = self.faded, self.scale
+        return lambda x: ((faded(rows(x).double()) / scale) @ (w * speed) + phase).cos()
+
+    @functools.cached_property
+    def faded(self) -> Callable[[Tensor], Tensor]:
+        """Coordinates (B, size) without a cut: as they are, save on a curved space."""
+        if not self.floating or self.reference != "volume":
+            return lambda x: x
+        ends = rows(self.m.prior(4000, rng=self.rng("ends"))).double()
+        low, width = ends.amin(0), (ends.amax(0) - ends.amin(0)).clamp_min(1e-3)
+        return lambda x: x * (math.pi * (x - low) / width).sin() ** 2
 
     def _on_manifold(self, count: int, draw: torch.Generator) -> Callable[[Tensor], Tensor]:
         centres = self.m.prior(6, rng=draw).double()

@@ -137,7 +137,7 @@ class Ragged(Layout):
         sizes, _, segment = self._on(output.device)
         scores = output.detach()
         if len(sizes) <= _FEW:
-            top = torch.stack([part.amax(-1) for part in scores.split(sizes.tolist(), -1)], -1)
+            top = torch.stack([part.amax(-1) for part in scores.split(self._sizes.tolist(), -1)], -1)
             member = torch.nn.functional.one_hot(segment, len(sizes)).to(output.dtype)
             return top + ((output - top.index_select(-1, segment)).exp() @ member).log()
         index = segment.expand(output.shape)

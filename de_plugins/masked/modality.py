@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -67,6 +68,7 @@ class Masked(Jump):
     def __init__(self, event_shape: Sequence[int], num_classes: int | Sequence[int], schedule: str = "linear") -> None:
         self.event_shape = self.element_shape = tuple(int(n) for n in event_shape)
         self.schedule, self.clock = schedule, survival_schedule(schedule)
+        num_classes = int(num_classes) if isinstance(num_classes, Integral) else num_classes
         sizes = [num_classes] if isinstance(num_classes, int) else [int(k) for k in num_classes]
         if not sizes or min(sizes) < 1:
             raise DiffuseError(f"num_classes: expected at least 1, got {num_classes}")

@@ -23,7 +23,7 @@ def as_pandas(frame: Any) -> tuple[pd.DataFrame, Callable[[pd.DataFrame], Any]]:
         DiffuseError: not a data frame.
     """
     if isinstance(frame, pd.DataFrame):
-        return frame, _same
+        return frame, same
     import narwhals as nw
     import pyarrow as pa
 
@@ -47,7 +47,8 @@ def as_pandas(frame: Any) -> tuple[pd.DataFrame, Callable[[pd.DataFrame], Any]]:
     return table, partial(_as_other, schema=dict(wide.schema), backend=wide.implementation)
 
 
-def _same(frame: pd.DataFrame) -> pd.DataFrame:
+def same(frame: pd.DataFrame) -> pd.DataFrame:
+    """The way back of a frame that is of pandas."""
     return frame
 
 

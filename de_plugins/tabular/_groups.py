@@ -12,7 +12,7 @@ import numpy as np
 from de_core.errors import DiffuseError
 from de_plugins.tabular._plain import DType
 
-__all__ = ["MAX_ODD", "OFF", "Group", "find_groups", "precision", "spoken"]
+__all__ = ["MAX_ODD", "OFF", "Group", "find_groups", "spoken"]
 
 OFF = 1e-6  # of the total: how far a row's sum may be from it
 MAX_ODD = 8  # distinct rows that are no composition, each a class of the group's gate
@@ -104,11 +104,6 @@ class Group:
 def spoken(columns: Sequence[str | int]) -> str:
     """The columns of a group in words."""
     return f"{columns[0]}{' .. ' if len(columns) > 2 else ' and '}{columns[-1]}"
-
-
-def precision(dtype: DType) -> type:
-    """The numpy type of the cells of a float dtype."""
-    return np.float32 if dtype.name in ("float32", "Float32", "arrow:float") else np.float64
 
 
 def find_groups(

@@ -314,9 +314,8 @@ def _ndtr(z: np.ndarray) -> np.ndarray:
 
 
 def narrowed(values: np.ndarray, dtype: DType) -> np.ndarray:
-    """Numbers as a column of the dtype holds them: of single precision rounded to it, any others as they are."""
-    single = "float32" in dtype.name.lower() or dtype.name == "arrow:float"
-    return values.astype(np.float32).astype(np.float64) if single else values
+    """Numbers as a column of the dtype holds them: rounded to a precision below float64's, any others as they are."""
+    return values if dtype.narrow is None else values.astype(dtype.narrow).astype(values.dtype)
 
 
 def _decimals(values: np.ndarray, dtype: DType) -> tuple[int, np.ndarray] | None:

@@ -90,6 +90,12 @@ class DType:
         """Ticks of a duration, not of a date."""
         return self.name.startswith(("timedelta", "arrow:duration", "time["))
 
+    @property
+    def narrow(self) -> np.dtype | None:
+        """The numpy type of a number of fewer than 64 bits; None for any other column."""
+        found = re.search(r"(u?int|float)(8|16|32)\b", self.name.lower().replace("arrow:float", "float32"))
+        return np.dtype(found[0]) if found and self.plain in ("int", "float") else None
+
     def pandas(self) -> Any:
         """The pandas dtype."""
         if self.categories_dtype is not None:
@@ -221,23 +227,16 @@ def to_plain(series: pd.Series, dtype: DType, name: object) -> tuple[np.ndarray,
     if dtype.plain == "float" and not np.isfinite(values).all():
         row = int(np.flatnonzero(~missing)[~np.isfinite(values)][0])
         raise DiffuseError(f"column '{name}': expected finite numbers, got an infinite one in row {row}")
-    least, most = _range(dtype)
-    beyond = np.zeros(len(values), dtype=bool) if least is None else (values < least) | (values > most)
-    if beyond.any():
-        row, value = int(np.flatnonzero(~missing)[beyond][0]), values[beyond][0]
-        raise DiffuseError(f"column '{name}': {dtype.name} holds {least} to {most}, got {value} in row {row}")
+    if dtype.narrow is not None:
+        info = np.iinfo(dtype.narrow) if dtype.plain == "int" else np.finfo(dtype.narrow)
+        beyond = (values < info.min) | (values > info.max)
+        if beyond.any():
+            row, value = int(np.flatnonzero(~missing)[beyond][0]), values[beyond][0]
+            held = f"{dtype.name} holds {info.min} to {info.max}"
+            raise DiffuseError(f"column '{name}': {held}, got {value} in row {row}")
     out = np.full(len(series), _PLACEHOLDER[dtype.plain], dtype=values.dtype)
     out[~missing] = values
     return out, missing
-
-
-def _range(dtype: DType) -> tuple[Any, Any]:
-    """The least and the greatest number that a dtype narrower than 64 bits holds; (None, None) for any other."""
-    found = re.search(r"(u?int|float)(8|16|32)\b", dtype.name.lower().replace("arrow:float", "float32"))
-    if found is None or dtype.plain not in ("int", "float"):
-        return None, None
-    info = np.iinfo(found[0]) if dtype.plain == "int" else np.finfo(found[0])
-    return info.min, info.max
 
 
 def _fitting(good: pd.Series, dtype: DType) -> np.ndarray | None:

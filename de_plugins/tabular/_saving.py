@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -49,7 +50,7 @@ def save_table(synth: TableSynthesizer, path: str | os.PathLike[str]) -> None:
     config = {
         "kind": "tabular",
         "parameters": synth.parameters,
-        "synthesizer": synth.get_params(),
+        "synthesizer": {k: v.item() if isinstance(v, np.generic) else v for k, v in synth.get_params().items()},
         "training": {name: getattr(synth, name) for name in _TRAINING},
         "joint": None if synth.joint is None else synth.joint.config(),
         "backbone": None if synth.model is None else synth.model.settings,
@@ -83,7 +84,7 @@ def load_table(cls: type[TableSynthesizer], path: str | os.PathLike[str]) -> Tab
         lines = curve.read_text(encoding="utf-8").splitlines() if curve.is_file() else []
         synth.codec, synth.joint, synth.model, synth.curve = codec, joint, model, [json.loads(line) for line in lines]
         synth.steps, synth.seconds, synth.interrupted = (config["training"][name] for name in _TRAINING)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DiffuseError(
             f"artifact {path}: damaged or of another version ({type(error).__name__}: {error})"
         ) from error

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from de_core.errors import DiffuseError
-from de_plugins.tabular._groups import MAX_ODD, OFF, Group, precision, spoken
-from de_plugins.tabular._numeric import EXACT, Grid
+from de_plugins.tabular._groups import MAX_ODD, OFF, Group, spoken
+from de_plugins.tabular._numeric import EXACT, Grid, narrowed
 from de_plugins.tabular._plain import DType, array_of, from_plain, to_plain
 from de_plugins.tabular._variables import Classes, Constant, Number
 from de_plugins.tabular.schema import Column, column_of
@@ -189,7 +189,7 @@ class Shares:
             rank = np.argsort(np.argsort(-np.where(known, -np.inf, exact - whole), 1, kind="stable"), 1, kind="stable")
             whole = np.where(~known & (rank < lack[:, None]), whole + 1, whole)
             y = whole * self.unit / 10.0**self.decimals
-        y = np.where(known, held, y.astype(precision(self.dtype)).astype(np.float64))
+        y = np.where(known, held, narrowed(y, self.dtype))
         most = np.argmax(np.where(known, -1.0, y), 1)
         others = y.sum(1) - y[rows, most]
         last = np.where(known[rows, most], y[rows, most], np.maximum(total - others, 0.0))

@@ -6,13 +6,13 @@ import json
 import os
 import time
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 import pandas as pd
 
+from de_core.artifact import atomic_write
 from de_core.errors import DiffuseError
 from de_core.rng import stream
 from de_plugins.tabular._anchors import anchors as anchors_of
@@ -22,7 +22,7 @@ from de_plugins.tabular._model_scores import check_model, cost, held_out_bound, 
 from de_plugins.tabular._scores import SECTIONS
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.metrics import detection, fidelity
-from de_plugins.tabular.metrics.matrix import Matrix, matrices, scale_of
+from de_plugins.tabular.metrics.matrix import Matrix, matrices
 from de_plugins.tabular.metrics.privacy import privacy
 from de_plugins.tabular.metrics.utility import every_column, utility
 from de_plugins.tabular.metrics.validity import exact_matches, validity
@@ -70,18 +70,13 @@ class Report:
 
     def to_html(self, path: str | os.PathLike) -> None:
         """One page with its pictures inside, written at once or not at all."""
-        from de_plugins.tabular.io import write_atomically
         from de_plugins.tabular.report import html
 
-        page = html(self)
-        write_atomically(Path(path), lambda aside: aside.write_text(page, encoding="utf-8"))
+        atomic_write(path, html(self))
 
     def to_json(self, path: str | os.PathLike) -> None:
         """The results as a JSON file, written at once or not at all."""
-        from de_plugins.tabular.io import write_atomically
-
-        body = json.dumps(self.results, indent=2)
-        write_atomically(Path(path), lambda aside: aside.write_text(body, encoding="utf-8"))
+        atomic_write(path, json.dumps(self.results, indent=2))
 
 
 def evaluate(
@@ -216,8 +211,9 @@ def _every_target(real: Matrix, held: Matrix, fake: Matrix, chosen: dict[str, An
             continue
         metric, scores = ours[name].metric, [ours[name].score, best[name].score]
         if metric == "rmse":
-            column = held.values[:, [held.names.index(name)]]
-            scale = float(scale_of(column, 2.0**100)[0])  # squares of more overflow
+            column = held.values[:, held.names.index(name)]
+            # a power of two, so that nothing is rounded, and squares neither overflow nor vanish
+            scale = float(np.ldexp(1.0, min(np.frexp(np.nanmax(np.abs(column)))[1], 1023)))
             spread = float(np.nanvar(column / scale))
             metric, scores = "r2", [1 - (score / scale) ** 2 / spread for score in scores]
         out[str(name)] = {"metric": metric, "synthetic": scores[0], "real": scores[1]}

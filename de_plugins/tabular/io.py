@@ -6,7 +6,6 @@ import csv
 import gzip
 import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
+from de_core.artifact import atomic_write
 from de_core.errors import DiffuseError
 from de_plugins.tabular._plain import DType, from_plain, to_plain
 from de_plugins.tabular.schema import check_frame, column_of
 
-__all__ = ["read_like", "read_table", "write_atomically", "write_table"]
+__all__ = ["read_like", "read_table", "write_table"]
 
 _CSV = (".csv", ".csv.gz")
 _PARQUET = (".parquet", ".pq")
@@ -103,30 +103,7 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike) -> None:
         else:
             frame.to_csv(aside, index=named, compression="gzip" if path.name.endswith(".gz") else None)
 
-    write_atomically(path, write)
-
-
-def write_atomically(path: Path, write) -> None:
-    """Call `write(aside)` with a path in the same folder, then rename that file to `path`.
-
-    Raises:
-        DiffuseError: the folder does not exist, or the path is one.
-    """
-    if path.is_dir():
-        raise DiffuseError(f"'{path}': expected a file to write, got a folder")
-    if not path.parent.is_dir():
-        raise DiffuseError(f"'{path}': the folder '{path.parent}' does not exist")
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    aside = Path(name)
-    try:
-        write(aside)
-        mask = os.umask(0)
-        os.umask(mask)
-        aside.chmod(0o666 & ~mask)  # mkstemp's file is private; the table should be as any new file is
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    atomic_write(path, write)
 
 
 def _kind(path: Path) -> str:

@@ -20,7 +20,7 @@ from de_core.train import Trainer
 from de_plugins.tabular._calibration import LEAST
 from de_plugins.tabular._conditions import fill_table
 from de_plugins.tabular._drawing import draw_states
-from de_plugins.tabular._frames import as_pandas
+from de_plugins.tabular._frames import as_pandas, same
 from de_plugins.tabular._held import hold
 from de_plugins.tabular._rates import rates
 from de_plugins.tabular._saving import build, load_table, save_table
@@ -367,12 +367,8 @@ class TableSynthesizer:
             DiffuseError: there is no such artifact, it is of another kind, or it is damaged.
         """
         self = load_table(cls, path)
-        self._back = _same
+        self._back = same
         return self
-
-
-def _same(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame
 
 
 def _count(what: str, number: Any) -> None:

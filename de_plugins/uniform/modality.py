@@ -63,7 +63,7 @@ class Uniform(Jump):
             raise DiffuseError(f"num_classes: expected at least 2, got {num_classes}")
         self.event_shape = self.element_shape = tuple(int(n) for n in event_shape)
         self.output_shape = (*self.event_shape, num_classes)
-        self.num_classes, self.head = num_classes, head
+        self.num_classes, self.head = int(num_classes), head
         self.clock = LinearSurvival()
 
     def config(self) -> dict[str, Any]:

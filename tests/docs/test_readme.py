@@ -11,6 +11,7 @@ import torch
 from de_core import JointProcess, get_modality
 from de_core.hookspecs import ModalityInfo
 from de_core.plugins import unregister
+from de_core.testing import check_modality
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.S)
 
@@ -89,6 +90,8 @@ def test_a_modality_of_your_own():
         )
         score = angle.conditional_score(types.SimpleNamespace(xt=a, x0=b, t=t))
         assert torch.allclose(score[0], numeric, atol=1e-6)
+        report = check_modality(angle, torch.rand(64, 2) * 6)
+        assert report.ok, report.failed
     finally:
         del sys.modules["readme_angle"]
         unregister(ModalityInfo(name="angle", target="readme_angle:Angle"))

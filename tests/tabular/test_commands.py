@@ -80,7 +80,7 @@ def test_fit_writes_an_artifact_that_inspect_shows(here, capsys):
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "parquet"])
 def test_sample_writes_the_table(here, capsys, tmp_path, ending):
     out = tmp_path / f"new.{ending}"
-    given = ["--given", "town=Ulm", "--given", "owner=true", "--given", "kids=2", "--given", "since=2020-01-03"]
+    given = ["--given", "town=Ulm", "owner=true", "--given", "kids=2", "--given", "since=2020-01-03"]
     code, _, err = run(
         capsys, "sample", here / "model", "--rows", 20, "--out", out, *given, "--guidance", "2,0.5", "--steps", 8
     )
@@ -182,6 +182,16 @@ def refused(capsys, sentence: str, *arguments) -> None:
     assert sentence in err
     assert err.count("\n") == 1
     assert "Traceback" not in err
+
+
+def test_a_place_below_a_file_is_refused_before_the_work(here, capsys, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    place, table = tmp_path / "file" / "x" / "y", here / "model"
+    said = f"--out {place}: expected a folder to write into, got {tmp_path / 'file'}"
+    monkeypatch.setattr("de_plugins.tabular.commands.evaluate.read_table", None)
+    refused(capsys, said, "evaluate", "--train", table, "--synthetic", table, "--out", place)
+    monkeypatch.setattr("de_plugins.tabular.commands.fit.read_table", None)
+    refused(capsys, said, "fit", table, "--out", place)
 
 
 def test_fit_refuses_what_is_no_table(here, capsys, tmp_path):

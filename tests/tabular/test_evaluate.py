@@ -213,7 +213,7 @@ def test_what_it_refuses():
 
 def test_a_folder_is_no_file_to_write(report, tmp_path):
     for write in (report.to_html, report.to_json):
-        with pytest.raises(DiffuseError, match="expected a file to write, got a folder"):
+        with pytest.raises(DiffuseError, match="expected a file to write to, got a directory"):
             write(tmp_path)
 
 
@@ -280,9 +280,10 @@ def test_independent_columns_are_not_judged_by_their_pairs(tmp_path):
         900_000_000_000_000_000 + 3 * np.arange(60),
         (2**63 - 100 + np.arange(60)).astype("uint64"),
         np.random.default_rng(0).normal(size=60) * 1e40,
+        np.random.default_rng(0).normal(size=60) * 1e-200,
         np.linspace(-1, 1, 60) * 1.7e308,
     ],
-    ids=["ids", "uint64", "1e40", "ends of float64"],
+    ids=["ids", "uint64", "1e40", "1e-200", "ends of float64"],
 )
 def test_numbers_of_any_size_get_their_scores(column, tmp_path):
     train = pd.DataFrame({"big": column, "x": np.random.default_rng(1).normal(size=60)})

@@ -421,6 +421,18 @@ def test_settings_out_of_range_are_refused(setting, said):
         TableSynthesizer(**{"max_steps": 1, "progress": False} | setting).fit(pd.DataFrame({"x": np.arange(50.0)}))
 
 
+def test_the_authors_network_may_have_our_objective():
+    model = TableSynthesizer("paper", max_steps=1, backbone="table-dit", progress=False)
+    assert len(model.fit(pd.DataFrame({"x": np.arange(50.0)})).sample(3)) == 3
+
+
+def test_a_seed_of_numpy_is_a_seed(tmp_path):
+    table = pd.DataFrame({"x": np.arange(50.0)})
+    model = TableSynthesizer(max_steps=1, seed=np.int64(3), progress=False).fit(table)
+    model.save(tmp_path / "model")
+    pd.testing.assert_frame_equal(model.sample(5), TableSynthesizer.load(tmp_path / "model").sample(5))
+
+
 def test_load_refuses_other_things(fitted, tmp_path):
     with pytest.raises(DiffuseError, match="nothing at this path"):
         TableSynthesizer.load(tmp_path / "none")
@@ -430,10 +442,11 @@ def test_load_refuses_other_things(fitted, tmp_path):
     fitted.save(tmp_path / "model")
     file = tmp_path / "model" / "config.json"
     config = json.loads(file.read_text())
-    del config["joint"]
-    file.write_text(json.dumps(config))
-    with pytest.raises(DiffuseError, match="damaged or of another version"):
-        TableSynthesizer.load(tmp_path / "model").sample(1)
+    without = {key: value for key, value in config.items() if key != "joint"}
+    for broken in (without, config | {"schema": 3}, config | {"joint": {"modalities": [1]}}):
+        file.write_text(json.dumps(broken))
+        with pytest.raises(DiffuseError, match="damaged or of another version"):
+            TableSynthesizer.load(tmp_path / "model").sample(1)
 
 
 def test_parameters_in_the_way_of_scikit_learn():

@@ -230,6 +230,15 @@ def test_inspect(capsys, artifact):
     assert [record["loss"] for record in facts["curve"]] == [4.0, 3.0, 2.0, 1.0, None]
 
 
+@pytest.mark.parametrize("broken", [{"modalities": [1]}, {"modalities": {"a": {"plugin": [1]}}}, {"files": 3}])
+def test_inspect_refuses_a_config_of_other_types(capsys, tmp_path, broken):
+    save_artifact(tmp_path / "a", {"kind": "demo"}, {})
+    file = tmp_path / "a" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | broken))
+    assert main(["inspect", str(tmp_path / "a")]) == 2
+    assert "damaged or of another version" in capsys.readouterr().err
+
+
 def test_inspect_takes_the_parameters_of_the_config(capsys, tmp_path):
     path = save_artifact(tmp_path / "m", {"kind": "x", "parameters": 7}, {"weights": torch.zeros(9)})
     assert main(["inspect", str(path), "--json"]) == 0

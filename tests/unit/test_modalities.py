@@ -1,8 +1,10 @@
 """Each built-in modality's small print: shapes, steppers, the last move, and what its own formulas say at a point."""
 
 import itertools
+import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -289,3 +291,9 @@ def test_the_loss_of_classes_of_many_sizes_is_that_of_each_by_itself(objective, 
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-10)
     assert not found[:3].any()
     assert found[3:].min() > 0
+
+
+@pytest.mark.parametrize("name", ["masked", "uniform"])
+def test_a_number_of_classes_of_numpy_is_a_number(name):
+    modality = get_modality(name)((2,), num_classes=np.int64(3))
+    assert json.loads(json.dumps(modality.config()))["num_classes"] == 3

@@ -11,7 +11,7 @@ from de_torus import de_modalities
 from de_torus.modality import Torus
 from scipy.stats import chi2
 
-from de_core import DiffuseError, JointProcess, get_modality, list_modalities, register
+from de_core import DiffuseError, DiffusionGenerator, JointProcess, get_modality, list_modalities, register
 from de_core.modality import Noised
 from de_core.testing import OracleDenoiser, check_modality
 
@@ -185,3 +185,23 @@ def test_the_example_learns():
     x = joint.sample(model, 300, rng=0, given={"label": label})
     joint.modalities["angles"].validate(x["angles"])
     assert float((example["log_law"](x["angles"]).argmax(1) == label).float().mean()) > 0.6
+
+
+class Plain(Torus):
+    """The torus with a generator alone: no density says what is smooth across the cut at pi."""
+
+    capabilities = frozenset({"generator"})
+
+
+class Fast(Plain):
+    """Its generator has twice the noise of its kernel."""
+
+    def generator(self, t):
+        right = super().generator(t)
+        return DiffusionGenerator(right.drift, lambda x, z: 2**0.5 * right.fields(x, z), reference="volume")
+
+
+def test_the_kit_needs_no_density_on_the_torus():
+    data = pair(64, 0)[0]
+    assert check_modality(Plain((2,)), data).ok
+    assert check_modality(Fast((2,)), data, only=["kolmogorov"]).failed == ("kolmogorov",)

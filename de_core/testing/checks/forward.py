@@ -109,7 +109,7 @@ def _short(case: Case, z: Noised) -> float:
     h = min(0.05, 0.25 * (1 - t))
     for k in range(20):
         on = case.m.perturb(z.xt, z.t + h, s=z.t, rng=case.rng("short", k)).xt
-        if float(((rows(on) - rows(z.xt)) / case.scale).square().mean()) < 0.16:
+        if float(((case.faded(rows(on)) - case.faded(rows(z.xt))) / case.scale).square().mean()) < 0.16:
             break
         h /= 2
     return h

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,9 +31,10 @@ def check_artifact_target(path: str) -> None:
     """Refuse a directory that holds something else than a fitted table, before training.
 
     Raises:
-        DiffuseError: a file, a directory of other things, or an artifact of another kind.
+        DiffuseError: a file, a directory of other things, an artifact of another kind, or a place below a file.
     """
     target = Path(path)
+    _check_parents(path)
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
     if not target.is_dir():
@@ -49,13 +51,20 @@ def check_folder_target(path: str, own: str) -> None:
     """Refuse a directory that holds things but not the file ``own``, which the command would have written.
 
     Raises:
-        DiffuseError: a file, or such a directory.
+        DiffuseError: a file, such a directory, or a place below a file.
     """
     target = Path(path)
+    _check_parents(path)
     if target.exists() and not target.is_dir():
         raise DiffuseError(f"--out {path}: expected a directory, got a file")
     if target.is_dir() and any(target.iterdir()) and not (target / own).is_file():
         raise DiffuseError(f"--out {path}: expected a new or empty directory, or one with an older {own}")
+
+
+def _check_parents(path: str) -> None:
+    place = next(parent for parent in Path(path).absolute().parents if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise DiffuseError(f"--out {path}: expected a folder to write into, got {place}")
 
 
 def progress(done: int, total: int) -> None:

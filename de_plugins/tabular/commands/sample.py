@@ -27,9 +27,10 @@ class Sample:
         parser.add_argument(
             "--given",
             metavar="COL=VALUE",
-            action="append",
+            nargs="+",
+            action="extend",
             default=[],
-            help="what all rows have: a value, a range 30..40 (an end may be left out), a set A|B; repeat it",
+            help="what all rows have: a value, a range 30..40 (an end may be left out), a set A|B",
         )
         parser.add_argument("--guidance", metavar="W[,SIGMA]", help="towards the given columns, sigma 1 by default")
         parser.add_argument("--steps", metavar="N", type=int, default=50, help="network calls a row (default 50)")
