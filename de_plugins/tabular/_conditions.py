@@ -14,6 +14,7 @@ from de_core import Given, JointProcess
 from de_core.rng import seed_of, stream
 from de_plugins.tabular._encoded import Encoded, joined, take
 from de_plugins.tabular._group_holes import close_groups, complete_groups
+from de_plugins.tabular._keeping import keep_rules
 from de_plugins.tabular._plain import DType, from_plain, to_plain
 from de_plugins.tabular._sums import close_sums
 from de_plugins.tabular.codec import TableCodec
@@ -118,5 +119,6 @@ def fill_table(
                 c: _fill(column_of(plain, c), column_of(mine, c), holes[c].to_numpy(), codec.schema[c].dtype, c)
                 for c in plain.columns
             }
-            out.append(close_sums(codec, pd.DataFrame(filled), holes).set_axis(table.index))
+            kept = keep_rules(codec, pd.DataFrame(filled), holes)
+            out.append(close_sums(codec, kept, holes).set_axis(table.index))
     return out

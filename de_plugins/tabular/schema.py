@@ -17,6 +17,7 @@ from de_plugins.tabular._clusters import find_clusters, inside
 from de_plugins.tabular._groups import Group, find_groups
 from de_plugins.tabular._numeric import Grid
 from de_plugins.tabular._plain import DType, describe, label, to_plain
+from de_plugins.tabular._rules import Rule, find_rules, ordered
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -107,11 +108,13 @@ class Column:
 
 @attrs.frozen
 class Schema:
-    """The columns of a table in order, the one that is to be predicted, if any, and groups that sum to a total."""
+    """The columns of a table in order, the one that is to be predicted, if any, groups that sum to a total, and rules
+    that drawn rows keep."""
 
     columns: tuple[Column, ...]
     target: str | int | None = None
     groups: tuple[Group, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
     def __getitem__(self, name: str | int) -> Column:
         """The column of that name."""
@@ -129,6 +132,7 @@ class Schema:
         """JSON."""
         out: dict[str, Any] = {} if self.target is None else {"target": self.target}
         out |= {"groups": [group.to_dict() for group in self.groups]} if self.groups else {}
+        out |= {"rules": [rule.to_dict() for rule in self.rules]} if self.rules else {}
         return out | {"columns": [column.to_dict() for column in self.columns]}
 
     @classmethod
@@ -140,6 +144,7 @@ class Schema:
         schema = cls(tuple(Column.from_dict(column) for column in columns), data.get("target"))
         _check_names(schema.names)
         schema = attrs.evolve(schema, groups=_read_groups(data.get("groups", []), schema))
+        schema = attrs.evolve(schema, rules=_read_rules(data.get("rules", []), schema))
         if schema.target is not None:
             schema[schema.target]
         return schema
@@ -197,7 +202,8 @@ class Schema:
         columns = tuple(_infer(column_of(frame, name), name, max_classes) for name in frame.columns)
         numbers = [c for c in columns if c.kind != "constant" and c.dtype.plain in ("int", "float")]
         cells = {c.name: to_plain(column_of(frame, c.name), c.dtype, c.name) for c in numbers}
-        return cls(columns, target, find_groups(cells, {c.name: c.dtype for c in numbers}))
+        groups = find_groups(cells, {c.name: c.dtype for c in numbers})
+        return cls(columns, target, groups, _find_rules(frame, columns, groups))
 
 
 def check_frame(frame: pd.DataFrame) -> None:
@@ -266,6 +272,28 @@ def _read_groups(parts: Any, schema: Schema) -> tuple[Group, ...]:
                 raise DiffuseError(f"schema, group '{group.name}': column '{column}' is in another group in use")
             taken.add(column)
     return groups
+
+
+def _read_rules(parts: Any, schema: Schema) -> tuple[Rule, ...]:
+    """Rules as JSON or TOML keeps them."""
+    if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+        raise DiffuseError("schema: expected 'rules' as a list of tables")
+    dtypes = {column.name: column.dtype for column in schema.columns}
+    return ordered([Rule.from_dict(part, dtypes) for part in parts])
+
+
+def _find_rules(frame: pd.DataFrame, columns: tuple[Column, ...], groups: tuple[Group, ...]) -> tuple[Rule, ...]:
+    """The rules between columns of numbers and times that are in no group."""
+    taken = {name for group in groups if group.use or group.close for name in group.columns}
+    plain = ("int", "float", "ticks")
+    chosen = [c for c in columns if c.kind != "constant" and c.dtype.plain in plain and c.name not in taken]
+    cells, steps = {}, {}
+    for c in chosen:
+        values, missing = to_plain(column_of(frame, c.name), c.dtype, c.name)
+        cells[c.name] = np.where(missing, np.nan, values.astype(np.float64))
+        steps[c.name] = 0.0 if c.kind == "classes" or isinstance(c.resolution, str) else float(c.resolution)
+    spikes = {c.name: c.spikes for c in chosen if c.kind == "number"}
+    return find_rules(cells, {c.name: c.dtype for c in chosen}, steps, spikes)
 
 
 def _read_clusters(parts: Any, name: object) -> tuple[tuple[float, float], ...]:

@@ -22,6 +22,7 @@ from de_plugins.tabular._conditions import fill_table
 from de_plugins.tabular._drawing import draw_states
 from de_plugins.tabular._frames import as_pandas, same
 from de_plugins.tabular._held import hold
+from de_plugins.tabular._keeping import keep_rules, with_tolerances
 from de_plugins.tabular._rates import rates
 from de_plugins.tabular._saving import build, load_table, save_table
 from de_plugins.tabular._sums import close_sums
@@ -198,6 +199,8 @@ class TableSynthesizer:
             own = seed_of(stream(self.seed, "calibration"))
             x = draw_states(joint, model, rows, None, _STEPS, own, tied=self._tied)
             self.codec = codec.calibrated(x["classes"], x["numbers"])
+            drawn = self.codec.decode(x["classes"], x["numbers"], stream(own, "decode"), self.codec.scaled(x))
+            self.codec = with_tolerances(self.codec, drawn)
         return self
 
     def _check(self) -> None:
@@ -275,7 +278,8 @@ class TableSynthesizer:
         held = hold(codec, self.joint, self.model, wanted, n, steps, seed) if wanted else None
         frame = self._draw(self.model, n, None if held is None else held.states, steps, seed, progress, guidance)
         frame = frame if held is None else held.settle(frame)
-        return self._back(close_sums(codec, frame, {name: name not in wanted for name in frame}))
+        free = {name: name not in wanted for name in frame}
+        return self._back(close_sums(codec, keep_rules(codec, frame, free), free))
 
     def impute(self, frame: Any, draws: int = 1, steps: int = _STEPS, *, rng: Rng | None = None) -> Any:
         """A table whose missing cells are filled with draws given the row's other cells, which stay as they are.

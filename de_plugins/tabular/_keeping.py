@@ -1,0 +1,187 @@
+"""Rules that hold in training and are kept when cells are drawn (``_rules``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import numpy as np
+import pandas as pd
+
+from de_plugins.tabular._plain import from_plain, to_plain
+from de_plugins.tabular._rules import FORMS, ORDER, Rule, holds
+from de_plugins.tabular._variables import Classes, Number
+from de_plugins.tabular.codec import TableCodec
+from de_plugins.tabular.schema import column_of
+
+__all__ = ["keep_rules", "with_tolerances"]
+
+
+def keep_rules(codec: TableCodec, frame: pd.DataFrame, free: Mapping[Any, Any] | pd.DataFrame) -> pd.DataFrame:
+    """A decoded table whose rows keep the rules of the schema that are in use.
+
+    Cells that are not in order change places; the others take the value that the rule says, always or, where the rule
+    holds in a part of the rows, if they were drawn near to it. A row stays as it is where a cell is missing, nothing is
+    free, or the cell would leave what its column may hold.
+
+    Args:
+        free: column -> whether its cells may move, one bool or one a row.
+    """
+    rules = _usable(codec)
+    if not rules:
+        return frame
+    cells = _Cells(codec, frame, rules, free)
+    for rule in rules:
+        if rule.form != ORDER:
+            cells.settle(rule, rule.within)
+    cells.sort(rules)
+    return cells.written(frame)
+
+
+def with_tolerances(codec: TableCodec, frame: pd.DataFrame) -> TableCodec:
+    """The codec whose rules of a part of the rows are kept by as many drawn rows as training had.
+
+    Args:
+        frame: rows as the model draws them.
+    """
+    rules, found = _usable(codec), {}
+    cells = _Cells(codec, frame, rules, dict.fromkeys(frame, True))
+    for rule in rules:
+        if rule.form == ORDER:
+            continue
+        far = cells.distance(rule)
+        far = np.sort(far[~np.isnan(far)])
+        place = int(np.ceil(rule.share * len(far))) - 1
+        within = float(far[place]) if len(far) and not rule.always else 0.0
+        found[rule] = attrs.evolve(rule, within=within if np.isfinite(within) else 0.0)
+        cells.settle(rule, found[rule].within)
+    new = tuple(found.get(rule, rule) for rule in codec.schema.rules)
+    return attrs.evolve(codec, schema=attrs.evolve(codec.schema, rules=new))
+
+
+def _usable(codec: TableCodec) -> list[Rule]:
+    """The rules in use whose columns are modelled as numbers or classes of their own."""
+    there = {v.column.name for v in codec.variables if isinstance(v, Classes | Number)}
+    return [rule for rule in codec.schema.rules if rule.use and there.issuperset((rule.column, *rule.of))]
+
+
+class _Cells:
+    """The columns of some rules as plain values, which move."""
+
+    def __init__(self, codec: TableCodec, frame: pd.DataFrame, rules: list[Rule], free: Any) -> None:
+        names = {name for rule in rules for name in (rule.column, *rule.of)}
+        self.variables = {
+            v.column.name: v for v in codec.variables if isinstance(v, Classes | Number) and v.column.name in names
+        }
+        self.rows, self.values, self.missing, self.free, self.moved = len(frame), {}, {}, {}, set()
+        for name, variable in self.variables.items():
+            dtype = variable.column.dtype
+            self.values[name], self.missing[name] = to_plain(column_of(frame, name), dtype, name)
+            self.free[name] = np.broadcast_to(np.asarray(free[name], dtype=bool), self.rows)
+
+    def there(self, rule: Rule) -> np.ndarray:
+        """Rows in which no cell of the rule is missing."""
+        there = np.ones(self.rows, dtype=bool)
+        for name in (rule.column, *rule.of):
+            there &= ~self.missing[name]
+        return there
+
+    def onto(self, name: Any, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values as the column can hold them, and where it can: on its grid, in its range, among its classes."""
+        variable, dtype = self.variables[name], self.variables[name].column.dtype
+        plain = self.values[name].dtype
+        if isinstance(variable, Classes):
+            known = variable.values
+            place = np.clip(np.searchsorted(known, values - 1e-9), 0, len(known) - 1)
+            return known[place].astype(plain), np.isclose(known[place], values, rtol=1e-9, atol=1e-9)
+        spikes = np.isin(values, variable.spikes)
+        index = variable.grid.to_index(values)
+        reach = 0.5 if variable.grid.step else 1e-9 * np.abs(variable.ends).max()
+        good = (index >= variable.ends[0] - reach) & (index <= variable.ends[1] + reach)
+        index = np.where(good, np.clip(index, *variable.ends), variable.ends[0])
+        snapped = variable.grid.from_index(index, dtype)
+        return np.where(spikes, values, snapped).astype(plain), good | spikes
+
+    def put(self, name: Any, values: np.ndarray, where: np.ndarray) -> None:
+        """Write values into some rows."""
+        if where.any():
+            self.values[name] = np.where(where, values, self.values[name]).astype(self.values[name].dtype)
+            self.moved.add(name)
+
+    def said(self, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+        """What a rule says of its column, as that can hold it, and where it can."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = rule.value(*(self.values[name].astype(np.float64) for name in rule.of))
+        finite = np.isfinite(value)
+        values, good = self.onto(rule.column, np.where(finite, value, 0.0))
+        return values, good & finite
+
+    def distance(self, rule: Rule) -> np.ndarray:
+        """How far each row is from a rule, in normal scores; NaN where a cell is missing, infinite where a column
+        cannot hold what the rule says."""
+        variable, (values, good) = self.variables[rule.column], self.said(rule)
+        column = self.values[rule.column]
+        sources = [self.values[name].astype(np.float64) for name in rule.of]
+        step, far = 0.0, np.full(self.rows, np.inf)
+        if isinstance(variable, Number):
+            grid = variable.grid
+            step = grid.step / 10.0**grid.decimals
+            here, there = (variable.map.forward(grid.to_index(cells)) for cells in (column, values))
+            far = np.where(good, np.abs(here - there), np.inf)
+        far = np.where(holds(rule, column.astype(np.float64), sources, step), 0.0, far)
+        return np.where(self.there(rule), far, np.nan)
+
+    def settle(self, rule: Rule, within: float) -> None:
+        """The column takes what the rule says, in rows so near to it; where it may not move, the last of the others
+        that may takes what is left. Cells that keep a rule move no more."""
+        values, good = self.said(rule)
+        near = self.there(rule) & (True if rule.always else self.distance(rule) <= within)
+        done = near & good & self.free[rule.column]
+        self.put(rule.column, values, done)
+        done |= self._solve(rule, near & ~self.free[rule.column])
+        for name in (rule.column, *rule.of):
+            self.free[name] = self.free[name] & ~done
+
+    def _solve(self, rule: Rule, left: np.ndarray) -> np.ndarray:
+        """Of rows whose column stays as it is, those in which another one that may move took what is left."""
+        inverse, done = FORMS[rule.form].inverse, np.zeros(self.rows, dtype=bool)
+        if inverse is None or not left.any():
+            return done
+        for k in reversed(range(len(rule.of))):
+            columns = (rule.column, *(name for i, name in enumerate(rule.of) if i != k))
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                rest = inverse(*(self.values[name].astype(np.float64) for name in columns))
+            finite = np.isfinite(rest)
+            values, good = self.onto(rule.of[k], np.where(finite, rest, 0.0))
+            taken = left & ~done & finite & good & self.free[rule.of[k]]
+            self.put(rule.of[k], values, taken)
+            done |= taken
+        return done
+
+    def sort(self, rules: list[Rule]) -> None:
+        """Pairs that are not in order change places; where one may not move, the other takes its value."""
+        orders = [rule for rule in rules if rule.form == ORDER]
+        for _ in range(len(orders)):
+            wrong = [self._exchange(rule) for rule in orders]
+            if not any(wrong):
+                return
+
+    def _exchange(self, rule: Rule) -> bool:
+        high, low = rule.column, rule.of[0]
+        wrong = self.there(rule) & (self.values[high] < self.values[low])
+        if not wrong.any():
+            return False
+        (up, fits_up), (down, fits_down) = self.onto(high, self.values[low]), self.onto(low, self.values[high])
+        both = self.free[high] & self.free[low]
+        swap = wrong & both & fits_up & fits_down
+        raised, lowered = wrong & self.free[high] & ~both & fits_up, wrong & self.free[low] & ~both & fits_down
+        self.put(high, up, swap | raised)
+        self.put(low, down, swap | lowered)
+        return bool((swap | raised | lowered).any())
+
+    def written(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame with what moved."""
+        for name in self.moved:
+            frame[name] = from_plain(self.values[name], self.missing[name], self.variables[name].column.dtype)
+        return frame
