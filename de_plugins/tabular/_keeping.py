@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -32,10 +32,8 @@ def keep_rules(codec: TableCodec, frame: pd.DataFrame, free: Mapping[Any, Any] |
     if not rules:
         return frame
     cells = _Cells(codec, frame, rules, free)
-    for rule in rules:
-        if rule.form != ORDER:
-            cells.settle(rule, rule.within)
-    cells.sort(rules)
+    for rule in cells.turns(rules):
+        cells.settle(rule)
     return cells.written(frame)
 
 
@@ -47,15 +45,13 @@ def with_tolerances(codec: TableCodec, frame: pd.DataFrame) -> TableCodec:
     """
     rules, found = _usable(codec), {}
     cells = _Cells(codec, frame, rules, dict.fromkeys(frame, True))
-    for rule in rules:
-        if rule.form == ORDER:
-            continue
+    for rule in cells.turns(rules):
         far = cells.distance(rule)
         far = np.sort(far[~np.isnan(far)])
         place = int(np.ceil(rule.share * len(far))) - 1
         within = float(far[place]) if len(far) and not rule.always else 0.0
         found[rule] = attrs.evolve(rule, within=within if np.isfinite(within) else 0.0)
-        cells.settle(rule, found[rule].within)
+        cells.settle(found[rule])
     new = tuple(found.get(rule, rule) for rule in codec.schema.rules)
     return attrs.evolve(codec, schema=attrs.evolve(codec.schema, rules=new))
 
@@ -132,11 +128,11 @@ class _Cells:
         far = np.where(holds(rule, column.astype(np.float64), sources, step), 0.0, far)
         return np.where(self.there(rule), far, np.nan)
 
-    def settle(self, rule: Rule, within: float) -> None:
+    def settle(self, rule: Rule) -> None:
         """The column takes what the rule says, in rows so near to it; where it may not move, the last of the others
         that may takes what is left. Cells that keep a rule move no more."""
         values, good = self.said(rule)
-        near = self.there(rule) & (True if rule.always else self.distance(rule) <= within)
+        near = self.there(rule) & (True if rule.always else self.distance(rule) <= rule.within)
         done = near & good & self.free[rule.column]
         self.put(rule.column, values, done)
         done |= self._solve(rule, near & ~self.free[rule.column])
@@ -159,26 +155,41 @@ class _Cells:
             done |= taken
         return done
 
-    def sort(self, rules: list[Rule]) -> None:
+    def turns(self, rules: list[Rule]) -> Iterator[Rule]:
+        """The rules that are no orders, each when it is its turn; orders are mended in between.
+
+        Cells that are equal in a part of the rows are found as they were drawn: of two that were put in order first,
+        the one would be too small and the other too great.
+        """
+        self.sort(rules, swap=False)
+        for rule in rules:
+            if rule.form == ORDER:
+                continue
+            if rule.form != "equal":
+                self.sort(rules)
+            yield rule
+        self.sort(rules)
+
+    def sort(self, rules: list[Rule], *, swap: bool = True) -> None:
         """Pairs that are not in order change places; where one may not move, the other takes its value."""
         orders = [rule for rule in rules if rule.form == ORDER]
         for _ in range(len(orders)):
-            wrong = [self._exchange(rule) for rule in orders]
-            if not any(wrong):
+            moved = [self._exchange(rule, swap=swap) for rule in orders]
+            if not any(moved):
                 return
 
-    def _exchange(self, rule: Rule) -> bool:
+    def _exchange(self, rule: Rule, *, swap: bool) -> bool:
         high, low = rule.column, rule.of[0]
         wrong = self.there(rule) & (self.values[high] < self.values[low])
         if not wrong.any():
             return False
         (up, fits_up), (down, fits_down) = self.onto(high, self.values[low]), self.onto(low, self.values[high])
         both = self.free[high] & self.free[low]
-        swap = wrong & both & fits_up & fits_down
+        swapped = wrong & both & fits_up & fits_down & swap
         raised, lowered = wrong & self.free[high] & ~both & fits_up, wrong & self.free[low] & ~both & fits_down
-        self.put(high, up, swap | raised)
-        self.put(low, down, swap | lowered)
-        return bool((swap | raised | lowered).any())
+        self.put(high, up, swapped | raised)
+        self.put(low, down, swapped | lowered)
+        return bool((swapped | raised | lowered).any())
 
     def written(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame with what moved."""

@@ -303,7 +303,7 @@ def _acyclic(rules: Sequence[Rule]) -> list[Rule]:
 
 
 def ordered(rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Rules such that each reads columns that are done; orders come last.
+    """Rules such that each reads columns that are done, equal ones as soon as can be; orders come last.
 
     Raises:
         DiffuseError: they go in a circle, or a column has two that are no orders.
@@ -316,6 +316,7 @@ def ordered(rules: Sequence[Rule]) -> tuple[Rule, ...]:
             left[rule.column] = rule
     while left:
         ready = [rule for rule in left.values() if left.keys().isdisjoint(rule.of)]
+        ready = [rule for rule in ready if rule.form == "equal"] or ready
         if not ready:
             raise DiffuseError(f"schema, rule of '{next(iter(left))}': the rules go in a circle")
         out += ready
