@@ -11,7 +11,7 @@ import pandas as pd
 
 from de_plugins.tabular._plain import from_plain, to_plain
 from de_plugins.tabular._rules import FORMS, ORDER, Rule, holds
-from de_plugins.tabular._variables import Classes, Number
+from de_plugins.tabular._variables import Classes, Number, step_of
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.schema import column_of
 
@@ -119,13 +119,11 @@ class _Cells:
         variable, (values, good) = self.variables[rule.column], self.said(rule)
         column = self.values[rule.column]
         sources = [self.values[name].astype(np.float64) for name in rule.of]
-        step, far = 0.0, np.full(self.rows, np.inf)
+        far = np.full(self.rows, np.inf)
         if isinstance(variable, Number):
-            grid = variable.grid
-            step = grid.step / 10.0**grid.decimals
-            here, there = (variable.map.forward(grid.to_index(cells)) for cells in (column, values))
+            here, there = (variable.map.forward(variable.grid.to_index(cells)) for cells in (column, values))
             far = np.where(good, np.abs(here - there), np.inf)
-        far = np.where(holds(rule, column.astype(np.float64), sources, step), 0.0, far)
+        far = np.where(holds(rule, column.astype(np.float64), sources, step_of(variable)), 0.0, far)
         return np.where(self.there(rule), far, np.nan)
 
     def settle(self, rule: Rule) -> None:

@@ -15,7 +15,7 @@ ANCHORS = {"perfect": "perfect sample", "shuffled": "columns shuffled", "copied"
 SECTIONS = {
     *("rows", "columns", "target", "scores", "shape", "missing", "worst_pairs", "k_way", "validity", "anchors"),
     *("two_sample_against", "two_sample", "every_target", "learning", "privacy", "bound", "imputation", "cost"),
-    "seconds",
+    *("rules", "seconds"),
 }
 
 

@@ -274,6 +274,11 @@ def _place_missing(column: Column, out: np.ndarray, missing: np.ndarray, unknown
     out[missing] = last
 
 
+def step_of(variable: object) -> float:
+    """The spacing of a number's grid in the column's own unit (ticks, of time); 0 where it has none."""
+    return variable.grid.step / 10.0**variable.grid.decimals if isinstance(variable, Number) else 0.0
+
+
 def fit_variable(column: Column, series: pd.Series) -> Constant | Classes | Number:
     """Learn the values, the grid and the map of one column.
 

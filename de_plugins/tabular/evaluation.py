@@ -25,7 +25,7 @@ from de_plugins.tabular.metrics import detection, fidelity
 from de_plugins.tabular.metrics.matrix import Matrix, matrices
 from de_plugins.tabular.metrics.privacy import privacy
 from de_plugins.tabular.metrics.utility import every_column, utility
-from de_plugins.tabular.metrics.validity import exact_matches, validity
+from de_plugins.tabular.metrics.validity import exact_matches, rules_kept, validity
 from de_plugins.tabular.schema import Schema
 
 if TYPE_CHECKING:
@@ -153,6 +153,7 @@ def evaluate(
         "worst_pairs": _worst(pairs, names),
         "k_way": {str(k): fidelity.k_way(real, fake, k, seed) for k in (1, 2, 3)},
         "validity": wrong,
+        "rules": {name: rules_kept(codec, frame) for name, frame in frames.items()},
         "two_sample_against": "train" if held is None else "test",
     }
     against = real if held is None else held

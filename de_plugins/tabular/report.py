@@ -117,6 +117,15 @@ def _sections(report: Report) -> list[tuple[str, str]]:
         out.append(("What it cost", _cost(results)))
     head = ["column", "outside, %", "off the grid, %", "never seen, %", "ends attained", "missing, % more than real"]
     out.append(("Impossible and missing cells", _table(head, _cells(results), "Shares of the synthetic rows")))
+    if any(results["rules"].values()):
+        note = (
+            "<p class=w>What the training rows keep, always or in part, and how many rows keep it; a rule that should "
+            "not be one is taken out of the schema.</p>"
+        )
+        tables = [name for name in ("train", "test", "synthetic") if name in results["rules"]]
+        shares = {rule: [results["rules"][name][rule] for name in tables] for rule in results["rules"]["train"]}
+        rows = [[rule, *("" if s is None else f"{100 * s:.1f}" for s in row)] for rule, row in shares.items()]
+        out.append(("Rules", note + _table(["rule", *(f"{_table_name(name)}, %" for name in tables)], rows)))
     for name, section in results.items():
         if name not in SECTIONS and isinstance(section, dict):
             title = name.replace("_", " ")

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from de_core import DiffuseError
-from de_plugins.tabular import TableCodec, TableSynthesizer, process
+from de_plugins.tabular import TableCodec, TableSynthesizer, evaluate, process
 from de_plugins.tabular._keeping import keep_rules, with_tolerances
 from de_plugins.tabular._rules import Rule
 from de_plugins.tabular.schema import Schema
@@ -235,6 +235,22 @@ def test_a_model_that_is_read_again_draws_the_same(fitted, tmp_path):
     again = TableSynthesizer.load(tmp_path / "model")
     assert any(rule.within > 0 for rule in again.codec.schema.rules)
     pd.testing.assert_frame_equal(again.sample(100, rng=4), fitted.sample(100, rng=4))
+
+
+def test_the_report_counts_them(tmp_path):
+    table = orders(900)
+    off = mixed(table, "net", "ordered")
+    found = evaluate(table, off, orders(300, seed=1), anchors=False, seeds=1)
+    kept = found.results["rules"]
+    for name in ("train", "test"):
+        assert kept[name]["'gross' is the sum of 'net' and 'tax' in all rows"] == 1.0
+    assert kept["synthetic"]["'gross' is the sum of 'net' and 'tax' in all rows"] < 0.05
+    late = "'shipped' is at least 'ordered' in all rows"
+    assert kept["synthetic"][late] == pytest.approx((off["shipped"] >= off["ordered"]).mean())
+    found.to_html(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert ">Rules</h2>" in page
+    assert f"{100 * kept['synthetic'][late]:.1f}" in page
 
 
 RIGHT = {"column": "gross", "form": "sum", "of": ["net", "tax"]}

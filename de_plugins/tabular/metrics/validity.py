@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,14 @@ import pandas as pd
 
 from de_plugins.tabular._objects import native
 from de_plugins.tabular._plain import from_plain
+from de_plugins.tabular._rules import holds
 from de_plugins.tabular._shares import Share
-from de_plugins.tabular._variables import Classes, Constant, Number
+from de_plugins.tabular._variables import Classes, Constant, Number, step_of
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.metrics.matrix import Matrix, number_array, unit_of
 from de_plugins.tabular.schema import column_of
 
-__all__ = ["exact_matches", "unreadable", "validity"]
+__all__ = ["exact_matches", "rules_kept", "unreadable", "validity"]
 
 
 def validity(codec: TableCodec, synthetic: pd.DataFrame) -> dict[str | int, dict[str, Any]]:
@@ -33,6 +35,26 @@ def validity(codec: TableCodec, synthetic: pd.DataFrame) -> dict[str | int, dict
     """
     alone = [v for v in codec.variables if not isinstance(v, Share)]
     return {v.column.name: _column(v, column_of(synthetic, v.column.name)) for v in alone}
+
+
+def rules_kept(codec: TableCodec, frame: pd.DataFrame) -> dict[str, float]:
+    """For every rule of the schema, in its words, the share of rows that keep it, of those with all of its cells; NaN
+    where there are none.
+
+    Args:
+        codec: fitted on the training table.
+        frame: the same columns, of any dtype.
+    """
+    variables, out = {v.column.name: v for v in codec.variables}, {}
+    for rule in codec.schema.rules:
+        columns = []
+        for name in (rule.column, *rule.of):
+            dtype = variables[name].column.dtype
+            columns.append(number_array(column_of(frame, name), dtype.unit if dtype.plain == "ticks" else None))
+        there = ~np.isnan(np.stack(columns)).any(axis=0)
+        kept = holds(rule, columns[0], columns[1:], step_of(variables[rule.column]))
+        out[rule.why] = float(kept[there].mean()) if there.any() else math.nan
+    return out
 
 
 def unreadable(codec: TableCodec, frame: pd.DataFrame) -> np.ndarray:
