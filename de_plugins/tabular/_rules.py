@@ -6,6 +6,7 @@ row, some in a part of them (the least and the greatest of what is often a singl
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,9 @@ LEAST_ROWS = {ORDER: 500, "always": 100, "partly": 1000}  # fewer rows keep a ru
 LEAST_SHARE = 0.03  # of the rows, beside the spikes of the column: a rule that holds in a part of them
 DISTINCT = 0.05  # of the rows: in so many a rule says what a simpler one does not
 _LOOK, _FIRST = 512, 64  # rows that are looked at first: pairs of columns, triples
+_CELLS = 2**26  # compared in all: in wide tables fewer rows are looked at
 _MOST = 60  # columns among which triples are looked for: their number grows with the third power
+_BEST = 4  # columns that one may equal are judged on all rows
 _NEAR = 1e-6  # of a value: the same but for rounding
 
 
@@ -185,12 +188,13 @@ def find_rules(
     rows = len(cells[names[0]]) if names else 0
     if rows < min(LEAST_ROWS.values()) or len(names) < 2:
         return ()
-    look = np.sort(np.random.default_rng(0).choice(rows, min(rows, _LOOK), replace=False))
+    count = max(2 * _FIRST, min(_LOOK, _CELLS // len(names) ** 2))
+    look = np.sort(np.random.default_rng(0).choice(rows, min(rows, count), replace=False))
     x = np.stack([cells[name][look] for name in names], 1)
     # only columns that vary say something
     varied = [k for k, name in enumerate(names) if _varies(x[:, k], min(3, 2 + (name in spikes)))]
     names, x = [names[k] for k in varied], x[:, varied]
-    orders = _orders(names, x, cells, dtypes, spikes) if rows >= LEAST_ROWS[ORDER] else {}
+    orders = _orders(names, x, cells, dtypes, spikes) if rows >= LEAST_ROWS[ORDER] else []
     found: list[Rule] = []
     for rule in _candidates(names, x, orders):
         if not all(comparable(rule.form, dtypes[rule.column], dtypes[name]) for name in rule.of):
@@ -209,8 +213,7 @@ def find_rules(
             found.append(attrs.evolve(rule, share=round(share, 6)))
     chosen = _acyclic(sorted(found, key=lambda rule: (-round(rule.share, 3), len(rule.of))))
     given = {(name, rule.column) for rule in chosen if rule.always for name in rule.of}
-    orders = [pair for pair in _reduced(orders) if pair not in given]
-    rules = [*chosen, *(Rule(high, ORDER, (low,)) for low, high in orders)]
+    rules = [*chosen, *(Rule(high, ORDER, (low,)) for low, high in orders if (low, high) not in given)]
     return ordered([attrs.evolve(rule, why=said(rule)) for rule in rules])
 
 
@@ -220,84 +223,83 @@ def _varies(x: np.ndarray, least: int) -> bool:
     return len(values) >= least and counts.max() < 0.9 * counts.sum()
 
 
-def _orders(names: list, x: np.ndarray, cells: Mapping, dtypes: Mapping, spikes: Mapping) -> dict[tuple, None]:
+def _orders(names: list, x: np.ndarray, cells: Mapping, dtypes: Mapping, spikes: Mapping) -> list[tuple]:
     """Pairs (low, high) of continuous columns, the second never below the first, though their ranges overlap: of rows
-    that were paired at random, ``DISTINCT`` at the least would break it."""
-    out: dict[tuple, None] = {}
-    shifted = np.roll(x, len(x) // 2, axis=0)
-    inner = [k for k, name in enumerate(names) if name in spikes]
-    for low in inner:
-        with np.errstate(invalid="ignore"):
-            kept = ((x < x[:, [low]]).mean(0) <= 0.01) & ((x > x[:, [low]]).mean(0) >= DISTINCT)
-            random = (shifted < x[:, [low]]).mean(0)
-        for high in inner:
-            if high == low or not kept[high] or random[high] < DISTINCT:
-                continue
-            a, b = names[low], names[high]
-            if comparable(ORDER, dtypes[a], dtypes[b]) and (cells[b] < cells[a]).mean() <= 1 - ALWAYS:
-                out[a, b] = None
-    return out
+    that were paired at random, ``DISTINCT`` at the least would break it. None that follows from two others."""
+    shifted, above = np.roll(x, len(x) // 2, axis=0), np.zeros((len(names), len(names)), dtype=bool)
+    inner = np.array([name in spikes for name in names])
+    with np.errstate(invalid="ignore"):
+        for k in np.flatnonzero(inner):
+            low = x[:, [k]]
+            above[k] = ((x < low).mean(0) <= 0.01) & ((x > low).mean(0) >= DISTINCT) & inner
+            above[k] &= (shifted < low).mean(0) >= DISTINCT
+    between = above.astype(np.float32) @ above.astype(np.float32)
+    pairs = [(names[a], names[b]) for a, b in np.argwhere(above & (between == 0))]
+    return [
+        (a, b)
+        for a, b in pairs
+        if comparable(ORDER, dtypes[a], dtypes[b]) and (cells[b] < cells[a]).mean() <= 1 - ALWAYS
+    ]
 
 
-def _reduced(orders: Mapping[tuple, None]) -> list[tuple]:
-    """The pairs that do not follow from two others."""
-    above: dict = {}
-    for low, high in orders:
-        above.setdefault(low, set()).add(high)
-    return [(a, b) for a, b in orders if not any(b in above.get(c, ()) for c in above[a] if c != b)]
-
-
-def _candidates(names: list, x: np.ndarray, orders: Mapping) -> list[Rule]:
+def _candidates(names: list, x: np.ndarray, orders: Sequence[tuple]) -> list[Rule]:
     """Rules that hold on the rows that are looked at, in all of them or, where columns are equal, in a part."""
-    out: list[Rule] = []
+    out = [Rule(mid, "middle", (a, c)) for a, mid in orders for b, c in orders if b == mid]
     with np.errstate(invalid="ignore", over="ignore"):
         for k, name in enumerate(names):  # of pairs, the later column is said by the earlier one
-            same = (np.abs(x - x[:, [k]]) <= _NEAR * np.abs(x)).mean(0)
-            for j in range(k + 1, len(names)):
-                if same[j] >= LEAST_SHARE / 2:
-                    out.append(Rule(names[j], "equal", (name,)))
+            same = (np.abs(x[:, :k] - x[:, [k]]) <= _NEAR * np.abs(x[:, [k]])).mean(0)
+            best = np.argsort(-same, kind="stable")[:_BEST]
+            out += [Rule(name, "equal", (names[j],)) for j in best if same[j] >= LEAST_SHARE / 2]
             out += _distances(names, x, k)
-        out += [Rule(mid, "middle", (a, c)) for a, mid in orders for b, c in orders if b == mid]
         whole = x[~np.isnan(x).any(1)][:_FIRST]
-        if len(names) > _MOST or len(whole) < _FIRST // 2:
-            return out
-        for form in ("sum", "product"):
-            for i in range(len(names)):
-                for j in range(i + 1, len(names)):
-                    value = FORMS[form].value(whole[:, i], whole[:, j], constant=0.0)[:, None]
-                    near = _NEAR * (1 + np.abs(value))
-                    hit = (np.abs(whole - value) <= near).mean(0) >= 0.95
-                    for k in np.flatnonzero(hit):
-                        plain = [np.mean(np.abs(whole[:, k] - whole[:, m]) > near[:, 0]) for m in (i, j)]
-                        if k not in (i, j) and min(plain) >= DISTINCT:
-                            out.append(Rule(names[k], form, (names[i], names[j])))
+        if len(names) <= _MOST and len(whole) >= _FIRST // 2:
+            out += _triples(names, whole)
     return out
 
 
 def _distances(names: list, x: np.ndarray, k: int) -> list[Rule]:
-    """Columns that are |x_k - c|: c is read from the first rows, as x_k less or plus the column."""
-    out, source = [], x[:, k]
-    for j in range(len(names)):
-        both = np.flatnonzero(~np.isnan(source) & ~np.isnan(x[:, j]))
-        if j == k or len(both) < _FIRST or (x[both, j] < 0).any():
-            continue
-        a, b = source[both], x[both, j]
-        for constant in {round(float(a[0] - b[0]), 9), round(float(a[0] + b[0]), 9)}:
-            crossed = DISTINCT < (a < constant).mean() < 1 - DISTINCT
-            if crossed and (np.abs(np.abs(a - constant) - b) <= _NEAR * (1 + np.abs(a))).mean() >= 0.99:
-                out.append(Rule(names[j], "distance", (names[k],), constant=constant))
+    """Columns that are |x_k - c|: c is read from one of the first rows, as x_k less or plus the column."""
+    out, source, near = [], x[:, [k]], _NEAR * (1 + np.abs(x[:, [k]]))
+    there = np.all(~(x < 0), axis=0)
+    there[k] = False
+    for base in range(3):
+        for sign in (-1.0, 1.0):
+            constant = np.round(source[base] + sign * x[base], 9)
+            first = np.abs(np.abs(source[:16] - constant) - x[:16]) > near[:16]  # NaN is none
+            for j in np.flatnonzero(there & np.isfinite(constant) & ~first.any(0)):
+                crossed = DISTINCT < (source < constant[j]).mean() < 1 - DISTINCT
+                off = np.abs(np.abs(source[:, 0] - constant[j]) - x[:, j]) > near[:, 0]
+                if crossed and off.mean() <= 0.01:
+                    out.append(Rule(names[j], "distance", (names[k],), constant=float(constant[j])))
+                    there[j] = False
+    return out
+
+
+def _triples(names: list, x: np.ndarray) -> list[Rule]:
+    """Columns that are the sum or the product of two others, and neither of these alone."""
+    out = []
+    for form in ("sum", "product"):
+        for i, j in itertools.combinations(range(len(names)), 2):
+            value = FORMS[form].value(x[:, i], x[:, j], constant=0.0)[:, None]
+            near = _NEAR * (1 + np.abs(value))
+            for k in np.flatnonzero((np.abs(x - value) <= near).mean(0) >= 0.95):
+                alone = [np.mean(np.abs(x[:, k] - x[:, m]) <= near[:, 0]) for m in (i, j)]
+                if k not in (i, j) and max(alone) <= 1 - DISTINCT:
+                    out.append(Rule(names[k], form, (names[i], names[j])))
     return out
 
 
 def _acyclic(rules: Sequence[Rule]) -> list[Rule]:
     """The first rule of each column, unless it closes a circle."""
     chosen: dict[Any, Rule] = {}
-
-    def reaches(name: Any, goal: Any) -> bool:
-        return name == goal or (name in chosen and any(reaches(other, goal) for other in chosen[name].of))
-
     for rule in rules:
-        if rule.column not in chosen and not any(reaches(name, rule.column) for name in rule.of):
+        below, left = set(), list(rule.of)  # all that the rule rests on
+        while left:
+            name = left.pop()
+            if name not in below:
+                below.add(name)
+                left += chosen[name].of if name in chosen else ()
+        if rule.column not in chosen and rule.column not in below:
             chosen[rule.column] = rule
     return list(chosen.values())
 

@@ -199,8 +199,9 @@ class TableSynthesizer:
             own = seed_of(stream(self.seed, "calibration"))
             x = draw_states(joint, model, rows, None, _STEPS, own, tied=self._tied)
             self.codec = codec.calibrated(x["classes"], x["numbers"])
-            drawn = self.codec.decode(x["classes"], x["numbers"], stream(own, "decode"), self.codec.scaled(x))
-            self.codec = with_tolerances(self.codec, drawn)
+            if schema.rules:
+                drawn = self.codec.decode(x["classes"], x["numbers"], stream(own, "decode"), self.codec.scaled(x))
+                self.codec = with_tolerances(self.codec, drawn)
         return self
 
     def _check(self) -> None:
