@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import abc
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, SupportsIndex
 
 import attrs
 import torch
@@ -19,7 +20,7 @@ from de_core.errors import DiffuseError
 from de_core.generator import Generator, rows
 from de_core.rng import Rng
 
-__all__ = ["CAPABILITIES", "Modality", "Noised", "Output", "expand", "rows", "times"]
+__all__ = ["CAPABILITIES", "Modality", "Noised", "Output", "expand", "rows", "shape_of", "times"]
 
 CAPABILITIES = frozenset({"generator", "density", "elementwise", "likelihood", "implicit", "ode", "compile"})
 Output = Tensor
@@ -65,6 +66,21 @@ def times(t: Tensor | float, x: Tensor) -> Tensor:
 def expand(t: Tensor, x: Tensor) -> Tensor:
     """``t`` of shape (B,) or (B, *element), with axes of length one behind, so that it multiplies ``x`` (B, *event)."""
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+
+
+def shape_of(event_shape: Iterable[SupportsIndex]) -> tuple[int, ...]:
+    """The shape of an event as a tuple of ints.
+
+    Raises:
+        DiffuseError: it is no sequence of whole numbers of at least 0.
+    """
+    try:
+        shape = tuple(operator.index(n) for n in event_shape)
+    except TypeError:
+        shape = (-1,)
+    if min(shape, default=0) < 0:
+        raise DiffuseError(f"event_shape: expected a tuple of whole numbers, such as (3, 8), got {event_shape!r}")
+    return shape
 
 
 class Modality(abc.ABC):

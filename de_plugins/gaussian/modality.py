@@ -12,7 +12,7 @@ from torch import Tensor
 from de_core.errors import DiffuseError
 from de_core.families import Diffusion
 from de_core.generator import DiffusionGenerator, rows
-from de_core.modality import Again, Noised, Output, expand, times
+from de_core.modality import Again, Noised, Output, expand, shape_of, times
 from de_core.rng import Rng, as_generator
 from de_core.sampling.steppers import Move, euler, heun
 from de_core.schedule import path_schedule
@@ -62,7 +62,7 @@ class Gaussian(Diffusion):
     def __init__(self, event_shape: tuple[int, ...], schedule: str = "cosine", prediction: str = "v") -> None:
         if prediction not in PREDICTIONS:
             raise DiffuseError(f"prediction: expected one of {', '.join(PREDICTIONS)}, got {prediction!r}")
-        self.event_shape = self.element_shape = self.output_shape = tuple(int(n) for n in event_shape)
+        self.event_shape = self.element_shape = self.output_shape = shape_of(event_shape)
         self.schedule, self.prediction = schedule, prediction
         self.path = path_schedule(schedule)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from de_core.errors import DiffuseError
 from de_core.families import Jump
 from de_core.generator import rows
-from de_core.modality import Again, Noised, Output, expand, times
+from de_core.modality import Again, Noised, Output, expand, shape_of, times
 from de_core.rng import Rng, as_generator
 from de_core.sampling.steppers import Move
 from de_core.schedule import survival_schedule
@@ -66,12 +66,13 @@ class Masked(Jump):
     holds_known = True  # a kept token is exact: the optimal prediction needs the tokens, not the clock (Ou et al. 2024)
 
     def __init__(self, event_shape: Sequence[int], num_classes: int | Sequence[int], schedule: str = "linear") -> None:
-        self.event_shape = self.element_shape = tuple(int(n) for n in event_shape)
+        self.event_shape = self.element_shape = shape_of(event_shape)
         self.schedule, self.clock = schedule, survival_schedule(schedule)
         num_classes = int(num_classes) if isinstance(num_classes, Integral) else num_classes
-        sizes = [num_classes] if isinstance(num_classes, int) else [int(k) for k in num_classes]
-        if not sizes or min(sizes) < 1:
-            raise DiffuseError(f"num_classes: expected at least 1, got {num_classes}")
+        sizes = list(num_classes) if isinstance(num_classes, Iterable) else [num_classes]
+        if not sizes or not all(isinstance(k, Integral) for k in sizes) or min(sizes) < 1:
+            raise DiffuseError(f"num_classes: expected whole numbers of at least 1, got {num_classes!r}")
+        sizes = [int(k) for k in sizes]
         if isinstance(num_classes, int):
             self.num_classes: int | tuple[int, ...] = num_classes
             self.layout: Layout = Regular(self.event_shape, num_classes)

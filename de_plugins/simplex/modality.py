@@ -14,7 +14,7 @@ from de_core.errors import DiffuseError
 from de_core.families import Diffusion
 from de_core.families.jump import categorical, guided_log_probs
 from de_core.generator import rows
-from de_core.modality import Again, Noised, Output, expand, times
+from de_core.modality import Again, Noised, Output, expand, shape_of, times
 from de_core.rng import Rng, as_generator
 from de_core.sampling.steppers import Move, euler, heun
 from de_plugins.simplex._wright_fisher import (
@@ -72,7 +72,7 @@ class Simplex(Diffusion):
     capabilities = frozenset({"generator", "density", "elementwise", "likelihood", "implicit", "ode"})
 
     def __init__(self, event_shape: Sequence[int], head: str = "score") -> None:
-        self.event_shape = self.output_shape = tuple(int(n) for n in event_shape)
+        self.event_shape = self.output_shape = shape_of(event_shape)
         if not self.event_shape or self.event_shape[-1] < 2:
             raise DiffuseError(f"event_shape: expected a last axis of at least 2 parts, got {self.event_shape}")
         if head not in _HEADS:

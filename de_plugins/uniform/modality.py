@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from de_core.errors import DiffuseError
 from de_core.families import Jump
 from de_core.families.jump import categorical, guided_log_probs
 from de_core.generator import rows, score_entropy
-from de_core.modality import Again, Noised, Output, expand, times
+from de_core.modality import Again, Noised, Output, expand, shape_of, times
 from de_core.rng import Rng, as_generator
 from de_core.schedule import LinearSurvival
 from de_plugins.uniform.analytic import analytic
@@ -59,11 +60,12 @@ class Uniform(Jump):
     def __init__(self, event_shape: Sequence[int], num_classes: int, head: str = "posterior") -> None:
         if head not in _HEADS:
             raise DiffuseError(f"head: expected one of {', '.join(_HEADS)}, got {head!r}")
-        if num_classes < 2:
-            raise DiffuseError(f"num_classes: expected at least 2, got {num_classes}")
-        self.event_shape = self.element_shape = tuple(int(n) for n in event_shape)
+        if not isinstance(num_classes, Integral) or num_classes < 2:
+            raise DiffuseError(f"num_classes: expected a whole number of at least 2, got {num_classes!r}")
+        num_classes = int(num_classes)
+        self.event_shape = self.element_shape = shape_of(event_shape)
         self.output_shape = (*self.event_shape, num_classes)
-        self.num_classes, self.head = int(num_classes), head
+        self.num_classes, self.head = num_classes, head
         self.clock = LinearSurvival()
 
     def config(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from de_core import get_modality
+from de_core import DiffuseError, get_modality
 from de_core.testing.strategies import clean, modalities, seeds
 
 F64 = torch.float64
@@ -297,3 +297,18 @@ def test_the_loss_of_classes_of_many_sizes_is_that_of_each_by_itself(objective, 
 def test_a_number_of_classes_of_numpy_is_a_number(name):
     modality = get_modality(name)((2,), num_classes=np.int64(3))
     assert json.loads(json.dumps(modality.config()))["num_classes"] == 3
+
+
+@pytest.mark.parametrize("name", ["gaussian", "masked", "uniform", "simplex"])
+@pytest.mark.parametrize("shape", [3, "ab", (2.0,), (-1,), None])
+def test_shapes_that_are_none_are_refused(name, shape):
+    more = {"num_classes": 3} if name in ("masked", "uniform") else {}
+    with pytest.raises(DiffuseError, match="event_shape: expected a tuple of whole numbers"):
+        get_modality(name)(shape, **more)
+
+
+@pytest.mark.parametrize("name", ["masked", "uniform"])
+@pytest.mark.parametrize("classes", ["ab", 2.5, None, (2, 2.5), 0])
+def test_numbers_of_classes_that_are_none_are_refused(name, classes):
+    with pytest.raises(DiffuseError, match="num_classes: expected"):
+        get_modality(name)((2,), num_classes=classes)
