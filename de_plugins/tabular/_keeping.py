@@ -190,7 +190,11 @@ class _Cells:
         return bool((swapped | raised | lowered).any())
 
     def written(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame with what moved."""
+        """The frame with what moved; floats of another width keep it."""
         for name in self.moved:
-            frame[name] = from_plain(self.values[name], self.missing[name], self.variables[name].column.dtype)
+            moved, kept = (
+                from_plain(self.values[name], self.missing[name], self.variables[name].column.dtype),
+                frame[name],
+            )
+            frame[name] = moved.astype(str(kept.dtype)) if pd.api.types.is_float_dtype(kept.dtype) else moved
         return frame

@@ -150,6 +150,15 @@ def test_holes_are_filled_by_what_is_known(fitted):
     assert ((filled["worth"] - table["worth"]).abs()[200:300] < 0.06).mean() > 0.95
 
 
+def test_filled_floats_keep_their_width(fitted):
+    holes = orders(50, seed=9).astype({"net": "float32", "gross": "float32"})
+    holes.loc[:9, "gross"] = np.nan
+    filled = fitted.impute(holes, rng=0)
+    assert filled["gross"].dtype == np.float32
+    assert (filled["gross"][10:] == holes["gross"][10:]).all()
+    assert ((filled["net"] + filled["tax"] - filled["gross"]).abs()[:10] < 0.01).mean() > 0.8
+
+
 def test_rules_that_are_not_in_use_are_left_alone():
     table = orders(1200)
     schema = Schema.infer(table)
