@@ -15,31 +15,13 @@ from de_core.rng import seed_of, stream
 from de_plugins.tabular._encoded import Encoded, joined, take
 from de_plugins.tabular._group_holes import close_groups, complete_groups
 from de_plugins.tabular._keeping import keep_rules
-from de_plugins.tabular._plain import DType, from_plain, to_plain
+from de_plugins.tabular._plain import filled_in
 from de_plugins.tabular._sums import close_sums
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.process import BLOCK, rows_of
 from de_plugins.tabular.schema import check_frame, column_of
 
 __all__ = ["fill_table"]
-
-
-def _fill(column: pd.Series, drawn: pd.Series, holes: np.ndarray, dtype: DType, name: str | int) -> pd.Series:
-    """``column`` with the ``drawn`` cells in its ``holes`` (n,) bool; the other cells as they were.
-
-    The dtype is that of the column where it can hold the drawn cells, else that of training (whole numbers that were
-    read as floats because some were missing are whole again).
-    """
-    if not holes.any():
-        return column
-    if column.dtype != drawn.dtype and pd.api.types.is_float_dtype(column.dtype) and dtype.plain == "float":
-        drawn = drawn.astype(str(column.dtype))
-    if column.dtype == drawn.dtype:
-        filled = column.copy()
-        filled[holes] = drawn[holes]
-        return filled
-    (values, missing), (new, gone) = to_plain(column, dtype, name), to_plain(drawn, dtype, name)
-    return from_plain(np.where(holes, new, values), np.where(holes, gone, missing), dtype)
 
 
 class _NeverMissing:
@@ -116,7 +98,7 @@ def fill_table(
             mine = drawn.iloc[k * len(rows) + place].reset_index(drop=True)  # a row without holes reads none of it
             mine = close_groups(codec, mine, plain, holes) if codec.groups else mine
             filled = {
-                c: _fill(column_of(plain, c), column_of(mine, c), holes[c].to_numpy(), codec.schema[c].dtype, c)
+                c: filled_in(column_of(plain, c), column_of(mine, c), holes[c].to_numpy(), codec.schema[c].dtype, c)
                 for c in plain.columns
             }
             kept = keep_rules(codec, pd.DataFrame(filled), holes)

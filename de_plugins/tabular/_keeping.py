@@ -9,9 +9,10 @@ import attrs
 import numpy as np
 import pandas as pd
 
-from de_plugins.tabular._plain import from_plain, to_plain
+from de_plugins.tabular._numeric import EXACT
+from de_plugins.tabular._plain import filled_in, from_plain, to_plain
 from de_plugins.tabular._rules import FORMS, ORDER, Rule, holds
-from de_plugins.tabular._variables import Classes, Number, step_of
+from de_plugins.tabular._variables import Classes, Number, slack_of, step_of
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.schema import column_of
 
@@ -70,7 +71,7 @@ class _Cells:
         self.variables = {
             v.column.name: v for v in codec.variables if isinstance(v, Classes | Number) and v.column.name in names
         }
-        self.rows, self.values, self.missing, self.free, self.moved = len(frame), {}, {}, {}, set()
+        self.rows, self.values, self.missing, self.free, self.moved = len(frame), {}, {}, {}, {}
         for name, variable in self.variables.items():
             dtype = variable.column.dtype
             self.values[name], self.missing[name] = to_plain(column_of(frame, name), dtype, name)
@@ -87,14 +88,19 @@ class _Cells:
         """Values as the column can hold them, and where it can: on its grid, in its range, among its classes."""
         variable, dtype = self.variables[name], self.variables[name].column.dtype
         plain = self.values[name].dtype
+        if plain.kind == "f":
+            values = values.astype(np.float64)
+        small = np.abs(values) < EXACT if values.dtype != plain else np.ones(len(values), dtype=bool)
         if isinstance(variable, Classes):
-            known = variable.values
-            place = np.clip(np.searchsorted(known, values - 1e-9), 0, len(known) - 1)
-            return known[place].astype(plain), np.isclose(known[place], values, rtol=1e-9, atol=1e-9)
+            known, slack = variable.values, slack_of(variable)
+            place = np.clip(np.searchsorted(known, values), 1, max(1, len(known) - 1))
+            nearer = np.abs(known[place - 1] - values) <= np.abs(known[np.minimum(place, len(known) - 1)] - values)
+            found = known[np.where(nearer, place - 1, np.minimum(place, len(known) - 1))]
+            return found.astype(plain), small & (np.abs(found - values) <= slack(found, values))
         spikes = np.isin(values, variable.spikes)
-        index = variable.grid.to_index(values)
+        index = variable.grid.to_index(np.where(small, values, 0).astype(values.dtype))
         reach = 0.5 if variable.grid.step else 1e-9 * np.abs(variable.ends).max()
-        good = (index >= variable.ends[0] - reach) & (index <= variable.ends[1] + reach)
+        good = small & (index >= variable.ends[0] - reach) & (index <= variable.ends[1] + reach)
         index = np.where(good, np.clip(index, *variable.ends), variable.ends[0])
         snapped = variable.grid.from_index(index, dtype)
         return np.where(spikes, values, snapped).astype(plain), good | spikes
@@ -103,12 +109,21 @@ class _Cells:
         """Write values into some rows."""
         if where.any():
             self.values[name] = np.where(where, values, self.values[name]).astype(self.values[name].dtype)
-            self.moved.add(name)
+            self.moved[name] = self.moved.get(name, False) | where
+
+    def floats(self, name: Any) -> np.ndarray:
+        """A column as float64."""
+        return self.values[name].astype(np.float64)
+
+    def keeps(self, rule: Rule) -> np.ndarray:
+        """Rows that keep a rule, of those in which no cell of it is missing."""
+        sources = [self.floats(name) for name in rule.of]
+        return self.there(rule) & holds(rule, self.floats(rule.column), sources, slack_of(self.variables[rule.column]))
 
     def said(self, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
         """What a rule says of its column, as that can hold it, and where it can."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            value = rule.value(*(self.values[name].astype(np.float64) for name in rule.of))
+        with np.errstate(all="ignore"):
+            value = rule.value(*(self.floats(name) for name in rule.of))
         finite = np.isfinite(value)
         values, good = self.onto(rule.column, np.where(finite, value, 0.0))
         return values, good & finite
@@ -116,40 +131,43 @@ class _Cells:
     def distance(self, rule: Rule) -> np.ndarray:
         """How far each row is from a rule, in normal scores; NaN where a cell is missing, infinite where a column
         cannot hold what the rule says."""
-        variable, (values, good) = self.variables[rule.column], self.said(rule)
-        column = self.values[rule.column]
-        sources = [self.values[name].astype(np.float64) for name in rule.of]
-        far = np.full(self.rows, np.inf)
+        variable, (values, good), far = self.variables[rule.column], self.said(rule), np.full(self.rows, np.inf)
         if isinstance(variable, Number):
+            column = self.values[rule.column]
             here, there = (variable.map.forward(variable.grid.to_index(cells)) for cells in (column, values))
             far = np.where(good, np.abs(here - there), np.inf)
-        far = np.where(holds(rule, column.astype(np.float64), sources, step_of(variable)), 0.0, far)
-        return np.where(self.there(rule), far, np.nan)
+        return np.where(self.there(rule), np.where(self.keeps(rule), 0.0, far), np.nan)
 
     def settle(self, rule: Rule) -> None:
         """The column takes what the rule says, in rows so near to it; where it may not move, the last of the others
         that may takes what is left. Cells that keep a rule move no more."""
         values, good = self.said(rule)
         near = self.there(rule) & (True if rule.always else self.distance(rule) <= rule.within)
-        done = near & good & self.free[rule.column]
-        self.put(rule.column, values, done)
-        done |= self._solve(rule, near & ~self.free[rule.column])
-        for name in (rule.column, *rule.of):
+        kept = near & self.keeps(rule)
+        here = near & ~kept & good & self.free[rule.column]
+        self.put(rule.column, values, here)
+        done = kept | here | self._solve(rule, near & ~kept & ~self.free[rule.column])
+        copy = rule.form == "equal" and rule.always  # which comes last, and takes nothing from what it copies
+        for name in (rule.column, *(() if copy else rule.of)):
             self.free[name] = self.free[name] & ~done
 
     def _solve(self, rule: Rule, left: np.ndarray) -> np.ndarray:
-        """Of rows whose column stays as it is, those in which another one that may move took what is left."""
-        inverse, done = FORMS[rule.form].inverse, np.zeros(self.rows, dtype=bool)
-        if inverse is None or not left.any():
-            return done
-        for k in reversed(range(len(rule.of))):
-            columns = (rule.column, *(name for i, name in enumerate(rule.of) if i != k))
-            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-                rest = inverse(*(self.values[name].astype(np.float64) for name in columns))
+        """Of rows whose column stays as it is, those in which another one that may move took what is left, if the
+        rule then holds."""
+        done = np.zeros(self.rows, dtype=bool)
+        for k, solved in reversed(list(enumerate(FORMS[rule.form].solved))):
+            name = rule.of[k]
+            able = left & ~done & self.free[name]
+            if not able.any():
+                continue
+            with np.errstate(all="ignore"):
+                rest = solved(self.floats(rule.column), *(self.floats(n) for i, n in enumerate(rule.of) if i != k))
             finite = np.isfinite(rest)
-            values, good = self.onto(rule.of[k], np.where(finite, rest, 0.0))
-            taken = left & ~done & finite & good & self.free[rule.of[k]]
-            self.put(rule.of[k], values, taken)
+            values, good = self.onto(name, np.where(finite, rest, 0.0))
+            before = self.values[name]
+            self.values[name] = np.where(able & finite & good, values, before).astype(before.dtype)
+            taken, self.values[name] = able & finite & good & self.keeps(rule), before
+            self.put(name, values, taken)
             done |= taken
         return done
 
@@ -181,7 +199,10 @@ class _Cells:
         wrong = self.there(rule) & (self.values[high] < self.values[low])
         if not wrong.any():
             return False
-        (up, fits_up), (down, fits_down) = self.onto(high, self.values[low]), self.onto(low, self.values[high])
+        (up, fits_up), (down, fits_down) = (
+            self._beyond(high, self.values[low], 1),
+            self._beyond(low, self.values[high], -1),
+        )
         both = self.free[high] & self.free[low]
         swapped = wrong & both & fits_up & fits_down & swap
         raised, lowered = wrong & self.free[high] & ~both & fits_up, wrong & self.free[low] & ~both & fits_down
@@ -189,12 +210,21 @@ class _Cells:
         self.put(low, down, swapped | lowered)
         return bool((swapped | raised | lowered).any())
 
+    def _beyond(self, name: Any, values: np.ndarray, sign: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values as the column can hold them, a step further where its grid is too coarse to be at them."""
+        found, good = self.onto(name, values)
+        short = found < values if sign > 0 else found > values
+        variable = self.variables[name]
+        if not short.any() or not isinstance(variable, Number):
+            return found, good & ~short
+        step = np.array(step_of(variable)).astype(values.dtype)
+        more, fits = self.onto(name, values + step if sign > 0 else values - step)
+        return np.where(short, more, found), np.where(short, fits, good)
+
     def written(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The frame with what moved; floats of another width keep it."""
-        for name in self.moved:
-            moved, kept = (
-                from_plain(self.values[name], self.missing[name], self.variables[name].column.dtype),
-                frame[name],
-            )
-            frame[name] = moved.astype(str(kept.dtype)) if pd.api.types.is_float_dtype(kept.dtype) else moved
+        """The frame with what moved; the other cells are the very same."""
+        for name, rows in self.moved.items():
+            dtype = self.variables[name].column.dtype
+            moved = from_plain(self.values[name], self.missing[name], dtype)
+            frame[name] = filled_in(column_of(frame, name), moved, rows, dtype, name)
         return frame

@@ -17,7 +17,7 @@ import pandas as pd
 from de_core.errors import DiffuseError
 from de_plugins.tabular._objects import KINDS, arrow_dtype, decimal_name, is_rebuilt, native, rebuild
 
-__all__ = ["DType", "Plain", "describe", "from_plain", "label", "to_plain"]
+__all__ = ["DType", "Plain", "describe", "filled_in", "from_plain", "label", "to_plain"]
 
 Plain = Literal["text", "bool", "int", "float", "ticks", "codes", "interval"]
 
@@ -335,6 +335,24 @@ def array_of(cells: Any, dtype: DType) -> np.ndarray:
     if dtype.plain == "int":
         return np.asarray(list(cells), dtype=np.uint64 if "uint" in dtype.name.lower() else np.int64)
     return np.asarray(list(cells), dtype=kinds[dtype.plain])
+
+
+def filled_in(column: pd.Series, drawn: pd.Series, holes: np.ndarray, dtype: DType, name: str | int) -> pd.Series:
+    """``column`` with the ``drawn`` cells in its ``holes`` (n,) bool; the other cells as they were.
+
+    The dtype is that of the column where it can hold the drawn cells, else that of training (whole numbers that were
+    read as floats because some were missing are whole again).
+    """
+    if not holes.any():
+        return column
+    if column.dtype != drawn.dtype and pd.api.types.is_float_dtype(column.dtype) and dtype.plain == "float":
+        drawn = drawn.astype(str(column.dtype))
+    if column.dtype == drawn.dtype:
+        filled = column.copy()
+        filled[holes] = drawn[holes]
+        return filled
+    (values, missing), (new, gone) = to_plain(column, dtype, name), to_plain(drawn, dtype, name)
+    return from_plain(np.where(holes, new, values), np.where(holes, gone, missing), dtype)
 
 
 def label(value: Any, dtype: DType) -> str:

@@ -17,18 +17,19 @@ from de_core.errors import DiffuseError
 from de_plugins.tabular._numeric import EXACT
 from de_plugins.tabular._plain import DType
 
-__all__ = ["ALWAYS", "ORDER", "Rule", "comparable", "find_rules", "holds", "ordered", "said"]
+__all__ = ["ALWAYS", "ORDER", "Rule", "Slack", "comparable", "find_rules", "holds", "ordered", "rounding", "said"]
 
 ALWAYS = 0.999  # of the rows: the rule is one that every drawn row keeps
 ORDER = "at least"
 LEAST_ROWS = {ORDER: 500, "always": 100, "partly": 1000}  # fewer rows keep a rule by chance, or say little of its share
+_OVER = 3.0  # times as many rows as lie a step or two of the grid beside the rule
 LEAST_SHARE = 0.03  # of the rows, beside the spikes of the column: a rule that holds in a part of them
 DISTINCT = 0.05  # of the rows: in so many a rule says what a simpler one does not
 _LOOK, _FIRST = 512, 64  # rows that are looked at first: pairs of columns, triples
 _CELLS = 2**26  # compared in all: in wide tables fewer rows are looked at
 _MOST = 60  # columns among which triples are looked for: their number grows with the third power
 _BEST = 4  # columns that one may equal are judged on all rows
-_NEAR = 1e-6  # of a value: the same but for rounding
+_NEAR = 1e-6  # of a value, and of what its column spans: the same, where there is no grid
 
 
 @attrs.frozen
@@ -36,24 +37,55 @@ class Form:
     """A kind of rule.
 
     Args:
-        count: how many columns it reads.
-        value: what it says, from (n,) each and the constant.
-        inverse: the last of the columns that it reads, from its value and the others; None where that is not one.
+        value: what it says, from (n,) each of the columns that it reads, and the constant.
+        solved: for each of these the function that gives it, from the value and the others; none where there is none.
     """
 
-    count: int
     value: Callable[..., np.ndarray]
-    inverse: Callable[..., np.ndarray] | None = None
+    solved: tuple[Callable[..., np.ndarray], ...] = ()
+    count: int = 2
 
 
 FORMS = {
-    "equal": Form(1, lambda a, constant: a, lambda value: value),
-    "distance": Form(1, lambda a, constant: np.abs(a - constant)),
-    "sum": Form(2, lambda a, b, constant: a + b, lambda value, other: value - other),
-    "product": Form(2, lambda a, b, constant: a * b, lambda value, other: value / other),
-    "middle": Form(2, lambda a, b, constant: (a + b) / 2, lambda value, other: 2 * value - other),
-    ORDER: Form(1, lambda a, constant: a),
+    "equal": Form(lambda a, constant: a, (lambda v: v,), count=1),
+    "distance": Form(lambda a, constant: np.abs(a - constant), count=1),
+    "sum": Form(lambda a, b, constant: a + b, (lambda v, b: v - b, lambda v, a: v - a)),
+    "product": Form(lambda a, b, constant: a * b, (lambda v, b: v / b, lambda v, a: v / a)),
+    "ratio": Form(lambda a, b, constant: a / b, (lambda v, b: v * b, lambda v, a: a / v)),
+    "middle": Form(lambda a, b, constant: (a + b) / 2, (lambda v, b: 2 * v - b, lambda v, a: 2 * v - a)),
+    ORDER: Form(lambda a, constant: a, count=1),
 }
+
+
+@attrs.frozen
+class Slack:
+    """How far a cell may be from what a rule says: half a step of its grid, a millionth of what there is without one,
+    and rounding. Arrays where it is of several columns.
+
+    Args:
+        step: of the grid, 0 for none. spread: greatest less least value; 0 of classes, which are exact.
+        eps: relative rounding of the dtype.
+    """
+
+    step: Any
+    spread: Any
+    eps: Any
+
+    def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Of cells a that should be b."""
+        size = np.maximum(np.abs(a), np.abs(b))
+        inner = np.where(self.step > 0, 0.5 * self.step * (1 + 1e-9), _NEAR * np.minimum(size, self.spread))
+        return inner + 8 * self.eps * size
+
+    def __getitem__(self, k: Any) -> Slack:
+        """Of some columns."""
+        return Slack(self.step[k], self.spread[k], self.eps[k])
+
+
+def rounding(dtype: DType) -> float:
+    """The relative rounding of a column's numbers."""
+    narrow = dtype.narrow
+    return float(np.finfo(narrow).eps) if narrow is not None and np.dtype(narrow).kind == "f" else 2.0**-52
 
 
 @attrs.frozen
@@ -62,8 +94,8 @@ class Rule:
 
     Args:
         column: what the rule is of.
-        form: "equal" to the other, its "distance" from the constant, the "sum", "product" or "middle" of two, or "at
-            least" the other.
+        form: "equal" to the other, its "distance" from the constant, the "sum", "product", "ratio" or "middle" of
+            two, or "at least" the other.
         of: the other columns.
         share: of the training rows, in which it holds.
         within: of a rule that holds in a part of the rows: how far from it, in normal scores, a drawn row is taken for
@@ -115,30 +147,38 @@ class Rule:
         for key in data:
             if key not in known:
                 raise DiffuseError(f"{where}: unknown key '{key}'; expected {known}")
-        column, form, of = data.get("column", "?"), data.get("form"), data.get("of")
-        if form not in FORMS:
+        column, form, of = data.get("column"), data.get("form"), data.get("of")
+        if not isinstance(form, str) or form not in FORMS:
             raise DiffuseError(f"{where}: expected a form of {', '.join(FORMS)}, got {form!r}")
         count = FORMS[form].count
-        if not isinstance(of, list) or len(of) != count or len({str(name) for name in (column, *of)}) <= count:
+        names = [column, *of] if isinstance(of, list) else []
+        if len(names) != count + 1 or len({(type(name), str(name)) for name in names}) <= count:
             raise DiffuseError(f"{where}: expected {count} other columns in 'of', got {of}")
-        for name in (column, *of):
-            if name not in dtypes:
+        for name in names:
+            if not isinstance(name, str | int) or name not in dtypes:
                 raise DiffuseError(f"{where}: column '{name}' is not in the schema")
-            if not comparable(form, dtypes[name], dtypes[of[0]]):
+        for name in names:
+            if not comparable(form, dtypes[name], dtypes[names[1]]):
                 raise DiffuseError(f"{where}: expected numbers of one kind, got {dtypes[name].name} in '{name}'")
-        for key, most in {"share": 1.0, "within": float("inf"), "constant": float("inf")}.items():
-            value = data.get(key, 0.0)
-            if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= most:
-                raise DiffuseError(f"{where}: expected {key} as a number of at most {most:g}, got {value!r}")
-        if not isinstance(data.get("use", True), bool):
-            raise DiffuseError(f"{where}: expected use as true or false, got {data['use']!r}")
-        return cls(**{**data, "of": tuple(of)})
+        ranges = {"share": (0.0, 1.0), "within": (0.0, np.inf), "constant": (-np.inf, np.inf)}
+        for key, (least, most) in ranges.items():
+            value = data.get(key, 1.0)
+            right = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+            if not right or not least <= value <= most or (key == "share" and value == 0):
+                raise DiffuseError(f"{where}: expected {key} as a number from {least:g} to {most:g}, got {value!r}")
+        for key, kind, expected in (("use", bool, "true or false"), ("why", str, "text")):
+            if key in data and not isinstance(data[key], kind):
+                raise DiffuseError(f"{where}: expected {key} as {expected}, got {data[key]!r}")
+        return cls(**{**data, "of": tuple(names[1:])})
 
 
 def comparable(form: str, one: DType, other: DType) -> bool:
     """Whether columns of two dtypes can be in a rule: numbers; or, to be in order, times of one dtype."""
-    numbers = all(dtype.plain in ("int", "float") for dtype in (one, other))
-    return numbers or (form == ORDER and one.plain == "ticks" and one == other)
+    if form == ORDER and one.plain == other.plain == "int":  # a cell that is put in order may not fit below zero
+        return len({"uint" in dtype.name.lower() for dtype in (one, other)}) == 1
+    if form == ORDER and one.plain == "ticks":
+        return one == other
+    return all(dtype.plain in ("int", "float") for dtype in (one, other))
 
 
 def said(rule: Rule) -> str:
@@ -149,22 +189,22 @@ def said(rule: Rule) -> str:
         "distance": f"is the distance of '{a}' from {rule.constant:g}",
         "sum": f"is the sum of '{a}' and '{b}'",
         "product": f"is the product of '{a}' and '{b}'",
+        "ratio": f"is the ratio of '{a}' and '{b}'",
         "middle": f"lies in the middle of '{a}' and '{b}'",
         ORDER: f"is at least '{a}'",
     }[rule.form]
     return f"'{rule.column}' {what} in {'all rows' if rule.always else f'{rule.share:.0%} of the rows'}"
 
 
-def holds(rule: Rule, column: np.ndarray, sources: Sequence[np.ndarray], step: float) -> np.ndarray:
+def holds(rule: Rule, column: np.ndarray, sources: Sequence[np.ndarray], slack: Slack) -> np.ndarray:
     """Which rows keep the rule, (n,) bool; NaN keeps none.
 
     Args:
-        column, sources: float64 (n,). step: of the column's grid.
+        column, sources: float64 (n,). slack: of the column.
     """
-    value = rule.value(*sources)
-    if rule.form == ORDER:
-        return column >= value
-    return np.abs(column - value) <= _NEAR * np.maximum(np.abs(column), np.abs(value)) + 0.5 * step * (1 + 1e-9)
+    with np.errstate(all="ignore"):
+        value = rule.value(*sources)
+        return column >= value if rule.form == ORDER else np.abs(column - value) <= slack(column, value)
 
 
 def find_rules(
@@ -194,27 +234,43 @@ def find_rules(
     # only columns that vary say something
     varied = [k for k, name in enumerate(names) if _varies(x[:, k], min(3, 2 + (name in spikes)))]
     names, x = [names[k] for k in varied], x[:, varied]
+    if len(names) < 2:
+        return ()
+    spreads = [float(np.nanmax(cells[n]) - np.nanmin(cells[n])) if n in spikes else 0.0 for n in names]
+    eps = [rounding(dtypes[n]) for n in names]
+    slack = Slack(np.array([steps[n] for n in names]), np.array(spreads), np.array(eps))
+    slacks = {name: slack[k] for k, name in enumerate(names)}
     orders = _orders(names, x, cells, dtypes, spikes) if rows >= LEAST_ROWS[ORDER] else []
-    found: list[Rule] = []
-    for rule in _candidates(names, x, orders):
+    found, whole = [], set()
+    for rule in _candidates(names, x, orders, slack):
         if not all(comparable(rule.form, dtypes[rule.column], dtypes[name]) for name in rule.of):
             continue
         columns = [cells[name] for name in (rule.column, *rule.of)]
-        known = ~np.isnan(np.stack(columns)).any(0)
+        known = ~np.isnan(np.stack(columns)).any(axis=0)
         if not known.any() or max(np.nanmax(np.abs(column)) for column in columns) >= EXACT:
             continue
-        kept = holds(rule, columns[0], columns[1:], steps[rule.column])
+        kept = holds(rule, columns[0], columns[1:], slacks[rule.column])
         share = float(kept[known].mean())
-        free = known & ~np.isin(columns[0], list(spikes.get(rule.column, ())))
-        beside = float((kept & free).sum() / known.sum())
-        partly = rule.form in ("equal", "middle") and rule.column in spikes and beside >= LEAST_SHARE
-        partly = partly and all(name in spikes for name in rule.of) and known.sum() >= LEAST_ROWS["partly"]
-        if (share >= ALWAYS and known.sum() >= LEAST_ROWS["always"]) or partly:
+        always = share >= ALWAYS and known.sum() >= LEAST_ROWS["always"]
+        if always or _partly(rule, columns, known, kept, slacks[rule.column], spikes):
             found.append(attrs.evolve(rule, share=round(share, 6)))
-    chosen = _acyclic(sorted(found, key=lambda rule: (-round(rule.share, 3), len(rule.of))))
-    given = {(name, rule.column) for rule in chosen if rule.always for name in rule.of}
+            whole |= {found[-1]} if known.all() else set()
+    chosen = _acyclic(sorted(found, key=lambda rule: (-round(rule.share, 3), FORMS[rule.form].count)))
+    given = {(name, rule.column) for rule in chosen if rule.always and rule in whole for name in rule.of}
     rules = [*chosen, *(Rule(high, ORDER, (low,)) for low, high in orders if (low, high) not in given)]
     return ordered([attrs.evolve(rule, why=said(rule)) for rule in rules])
+
+
+def _partly(rule: Rule, columns: list[np.ndarray], known: Any, kept: np.ndarray, slack: Slack, spikes: Mapping) -> bool:
+    """Whether enough rows keep a rule beside the spikes of its column, and more than lie a step or two beside it."""
+    if rule.form not in ("equal", "middle") or not all(name in spikes for name in (rule.column, *rule.of)):
+        return False
+    free = known & ~np.isin(columns[0], list(spikes[rule.column]))
+    beside = (kept & free).sum()
+    if known.sum() < LEAST_ROWS["partly"] or beside < LEAST_SHARE * known.sum():
+        return False
+    near = [holds(rule, columns[0] + k * slack.step, columns[1:], slack) & free for k in (-2, -1, 1, 2)]
+    return not slack.step or beside >= _OVER * max(rows.sum() for rows in near)
 
 
 def _varies(x: np.ndarray, least: int) -> bool:
@@ -227,65 +283,91 @@ def _orders(names: list, x: np.ndarray, cells: Mapping, dtypes: Mapping, spikes:
     """Pairs (low, high) of continuous columns, the second never below the first, though their ranges overlap: of rows
     that were paired at random, ``DISTINCT`` at the least would break it. None that follows from two others."""
     shifted, above = np.roll(x, len(x) // 2, axis=0), np.zeros((len(names), len(names)), dtype=bool)
-    inner = np.array([name in spikes for name in names])
+    inner, there = np.array([name in spikes for name in names]), ~np.isnan(x)
     with np.errstate(invalid="ignore"):
         for k in np.flatnonzero(inner):
             low = x[:, [k]]
-            above[k] = ((x < low).mean(0) <= 0.01) & ((x > low).mean(0) >= DISTINCT) & inner
-            above[k] &= (shifted < low).mean(0) >= DISTINCT
-    between = above.astype(np.float32) @ above.astype(np.float32)
-    pairs = [(names[a], names[b]) for a, b in np.argwhere(above & (between == 0))]
-    return [
-        (a, b)
-        for a, b in pairs
-        if comparable(ORDER, dtypes[a], dtypes[b]) and (cells[b] < cells[a]).mean() <= 1 - ALWAYS
-    ]
+            known, paired = (there & there[:, [k]]).sum(0), (~np.isnan(shifted) & there[:, [k]]).sum(0)
+            above[k] = ((x < low).sum(0) <= 0.01 * known) & ((x > low).sum(0) >= DISTINCT * known)
+            above[k] &= inner & (known > 0) & ((shifted < low).sum(0) >= DISTINCT * paired)
+    for a, b in np.argwhere(above):
+        above[a, b] = comparable(ORDER, dtypes[names[a]], dtypes[names[b]])
+    judged: set = set()
+    while True:  # a pair that fails on all rows implies no other
+        between = above.astype(np.float32) @ above.astype(np.float32)
+        pairs = [(int(a), int(b)) for a, b in np.argwhere(above & (between == 0))]
+        wrong = [(a, b) for a, b in pairs if (a, b) not in judged and not _in_order(cells[names[a]], cells[names[b]])]
+        if not wrong:
+            return [(names[a], names[b]) for a, b in pairs]
+        judged |= set(pairs)
+        for pair in wrong:
+            above[pair] = False
 
 
-def _candidates(names: list, x: np.ndarray, orders: Sequence[tuple]) -> list[Rule]:
+def _in_order(low: np.ndarray, high: np.ndarray) -> bool:
+    """Whether as good as no row has the one above the other, of enough that have both."""
+    known = (~np.isnan(low) & ~np.isnan(high)).sum()
+    return known >= LEAST_ROWS[ORDER] and (high < low).sum() <= (1 - ALWAYS) * known
+
+
+def _candidates(names: list, x: np.ndarray, orders: Sequence[tuple], slack: Slack) -> list[Rule]:
     """Rules that hold on the rows that are looked at, in all of them or, where columns are equal, in a part."""
     out = [Rule(mid, "middle", (a, c)) for a, mid in orders for b, c in orders if b == mid]
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(all="ignore"):
         for k, name in enumerate(names):  # of pairs, the later column is said by the earlier one
-            same = (np.abs(x[:, :k] - x[:, [k]]) <= _NEAR * np.abs(x[:, [k]])).mean(0)
+            a, b = x[:, :k], x[:, [k]]
+            same = (np.abs(a - b) <= np.minimum(slack[:k](a, b), slack[k](a, b))).mean(0)
             best = np.argsort(-same, kind="stable")[:_BEST]
             out += [Rule(name, "equal", (names[j],)) for j in best if same[j] >= LEAST_SHARE / 2]
-            out += _distances(names, x, k)
-        whole = x[~np.isnan(x).any(1)][:_FIRST]
-        if len(names) <= _MOST and len(whole) >= _FIRST // 2:
-            out += _triples(names, whole)
-    return out
+            out += _distances(names, x, k, slack)
+        return out + _triples(names, x, slack)
 
 
-def _distances(names: list, x: np.ndarray, k: int) -> list[Rule]:
+def _distances(names: list, x: np.ndarray, k: int, slack: Slack) -> list[Rule]:
     """Columns that are |x_k - c|: c is read from one of the first rows, as x_k less or plus the column."""
-    out, source, near = [], x[:, [k]], _NEAR * (1 + np.abs(x[:, [k]]))
-    there = np.all(~(x < 0), axis=0)
+    x = x[~np.isnan(x[:, k])]
+    out, source, there = [], x[:, [k]], np.all(~(x < 0), axis=0)
     there[k] = False
-    for base in range(3):
+    for base in range(min(8, len(x))):
         for sign in (-1.0, 1.0):
             constant = np.round(source[base] + sign * x[base], 9)
-            first = np.abs(np.abs(source[:16] - constant) - x[:16]) > near[:16]  # NaN is none
+            said = np.abs(source - constant)
+            first = np.abs(said[:16] - x[:16]) > slack(x[:16], said[:16])  # NaN is none
             for j in np.flatnonzero(there & np.isfinite(constant) & ~first.any(0)):
                 crossed = DISTINCT < (source < constant[j]).mean() < 1 - DISTINCT
-                off = np.abs(np.abs(source[:, 0] - constant[j]) - x[:, j]) > near[:, 0]
+                off = np.abs(said[:, j] - x[:, j]) > slack[j](x[:, j], said[:, j])
                 if crossed and off.mean() <= 0.01:
                     out.append(Rule(names[j], "distance", (names[k],), constant=float(constant[j])))
                     there[j] = False
     return out
 
 
-def _triples(names: list, x: np.ndarray) -> list[Rule]:
-    """Columns that are the sum or the product of two others, and neither of these alone."""
-    out = []
+def _triples(names: list, x: np.ndarray, slack: Slack) -> list[Rule]:
+    """Columns that are the sum, the product or the ratio of two others, and neither of these alone.
+
+    Among the fullest columns, as many as have rows that miss none of them.
+    """
+    if len(names) > _MOST:
+        return []
+    order = np.argsort(np.isnan(x).sum(0), kind="stable")
+    while len(order) and (~np.isnan(x[:, order]).any(1)).sum() < min(_FIRST // 2, len(x)):
+        order = order[:-1]
+    kept = np.sort(order)
+    x = x[~np.isnan(x[:, kept]).any(1)][:_FIRST][:, kept]
+    names, slack, out = [names[k] for k in kept], slack[kept], []
     for form in ("sum", "product"):
         for i, j in itertools.combinations(range(len(names)), 2):
             value = FORMS[form].value(x[:, i], x[:, j], constant=0.0)[:, None]
-            near = _NEAR * (1 + np.abs(value))
-            for k in np.flatnonzero((np.abs(x - value) <= near).mean(0) >= 0.95):
-                alone = [np.mean(np.abs(x[:, k] - x[:, m]) <= near[:, 0]) for m in (i, j)]
-                if k not in (i, j) and max(alone) <= 1 - DISTINCT:
-                    out.append(Rule(names[k], form, (names[i], names[j])))
+            for k in np.flatnonzero((np.abs(x - value) <= slack(x, value)).mean(0) >= 0.95):
+                near = slack[k](x[:, k], value[:, 0])
+                alone = [np.mean(np.abs(x[:, k] - x[:, m]) <= near) for m in (i, j)]
+                if k in (i, j) or max(alone) > 1 - DISTINCT:
+                    continue
+                # what has a grid, or is one of few values, was there first; a quotient has none
+                fine = [m for m in (i, j) if slack.step[m] == 0 and slack.spread[m] > 0]
+                if form == "product" and fine and (slack.step[k] > 0 or not slack.spread[k]):
+                    out.append(Rule(names[fine[0]], "ratio", (names[k], names[i + j - fine[0]])))
+                out.append(Rule(names[k], form, (names[i], names[j])))
     return out
 
 
@@ -305,7 +387,8 @@ def _acyclic(rules: Sequence[Rule]) -> list[Rule]:
 
 
 def ordered(rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Rules such that each reads columns that are done, equal ones as soon as can be; orders come last.
+    """Rules such that each reads columns that are done; columns that are equal in a part of the rows as soon as can be,
+    copies as late as can be, and orders last.
 
     Raises:
         DiffuseError: they go in a circle, or a column has two that are no orders.
@@ -318,7 +401,8 @@ def ordered(rules: Sequence[Rule]) -> tuple[Rule, ...]:
             left[rule.column] = rule
     while left:
         ready = [rule for rule in left.values() if left.keys().isdisjoint(rule.of)]
-        ready = [rule for rule in ready if rule.form == "equal"] or ready
+        first = [rule for rule in ready if rule.form == "equal" and not rule.always]
+        ready = first or [rule for rule in ready if rule.form != "equal"] or ready
         if not ready:
             raise DiffuseError(f"schema, rule of '{next(iter(left))}': the rules go in a circle")
         out += ready

@@ -16,6 +16,7 @@ from de_plugins.tabular._calibration import Calibration
 from de_plugins.tabular._clusters import inside
 from de_plugins.tabular._numeric import Grid, QuantileMap
 from de_plugins.tabular._plain import array_of, from_plain, label, to_plain
+from de_plugins.tabular._rules import Slack, rounding
 from de_plugins.tabular.schema import Column
 
 __all__ = ["Classes", "Constant", "Number", "fit_variable", "variable_from_state"]
@@ -277,6 +278,12 @@ def _place_missing(column: Column, out: np.ndarray, missing: np.ndarray, unknown
 def step_of(variable: object) -> float:
     """The spacing of a number's grid in the column's own unit (ticks, of time); 0 where it has none."""
     return variable.grid.step / 10.0**variable.grid.decimals if isinstance(variable, Number) else 0.0
+
+
+def slack_of(variable: Any) -> Slack:
+    """How far a cell of the column may be from what a rule says."""
+    spread = float(np.ptp(variable.ends)) if isinstance(variable, Number) else 0.0
+    return Slack(step_of(variable), spread, rounding(variable.column.dtype))
 
 
 def fit_variable(column: Column, series: pd.Series) -> Constant | Classes | Number:

@@ -104,6 +104,71 @@ def test_nothing_is_found_where_nothing_is(seed):
     assert Schema.infer(table).rules == ()
 
 
+def names_of(table):
+    return {(rule.column, rule.form, rule.of) for rule in Schema.infer(table).rules}
+
+
+def test_great_numbers_that_are_near_are_not_equal():
+    rng = np.random.default_rng(0)
+    start = 1_700_000_000 + rng.integers(0, 3 * 10**7, 3000)
+    length = rng.integers(1, 1500, 3000)
+    times = pd.DataFrame({"start": start, "end": start + length})
+    assert names_of(times) == {("end", "at least", ("start",))}
+    assert names_of(times.assign(length=length)) >= {("end", "sum", ("start", "length"))}
+    bid = np.round(100_000 + rng.normal(size=3000), 2)
+    assert names_of(pd.DataFrame({"bid": bid, "ask": bid + 0.05})) == {("ask", "at least", ("bid",))}
+    assert names_of(pd.DataFrame({"x": 6e6 + bid, "y": 6e6 + bid + rng.uniform(-1, 1, 3000)})) == set()
+
+
+def test_a_ratio_is_said_of_the_quotient():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"part": rng.integers(0, 4000, 1500), "whole": rng.integers(1, 9000, 1500)})
+    table["rate"] = table["part"] / table["whole"]
+    assert ("rate", "ratio", ("part", "whole")) in names_of(table)
+    off = mixed(table, "rate")
+    codec = TableCodec.fit(table)
+    out = keep_rules(codec, off.copy(), dict.fromkeys(table, True))
+    pd.testing.assert_frame_equal(out, table)
+    out = keep_rules(codec, table.assign(part=0), {"part": True, "whole": False, "rate": False})
+    np.testing.assert_array_equal(out["part"], table["part"])
+
+
+def test_missing_cells_hide_no_rule():
+    rng = np.random.default_rng(0)
+    table = orders(2000)
+    for k in range(12):
+        table[f"note {k}"] = np.where(rng.random(2000) < 0.2, rng.normal(size=2000), np.nan)
+    assert names_of(table) >= ALL
+    holes = orders(3000)
+    holes.loc[rng.random(3000) < 0.7, "tax"] = np.nan
+    found = names_of(holes)
+    # where no tax is, the sum says nothing, and the order of the other two is said beside it
+    assert found >= {("gross", "sum", ("net", "tax")), ("gross", "at least", ("net",))}
+    few = orders(600)
+    few.loc[:400, "shipped"] = pd.NaT
+    assert ("shipped", "at least", ("ordered",)) not in names_of(few)
+
+
+def test_an_order_that_fails_hides_no_other():
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=3000)
+    c = a + rng.gamma(2, 1, 3000)
+    b = np.where(rng.random(3000) < 0.004, a - 0.1, (a + c) / 2 + 0.1 * (c - a) * rng.normal(size=3000).clip(-4, 4))
+    assert names_of(pd.DataFrame({"a": a, "b": b, "c": c})) >= {("c", "at least", ("a",))}
+
+
+def test_numbers_with_and_without_sign():
+    rng = np.random.default_rng(0)
+    room = rng.integers(0, 10**6, 3000)
+    table = pd.DataFrame({"room": room.astype("uint32"), "left": room - rng.integers(0, 5 * 10**5, 3000)})
+    assert names_of(table) == set()
+    more = table.assign(left=table["left"].clip(lower=0).astype("uint32"))
+    assert ("room", "at least", ("left",)) in names_of(more)
+    out = keep_rules(TableCodec.fit(more), mixed(more, "room"), dict.fromkeys(more, True))
+    assert (out["room"] >= out["left"]).mean() > 0.99
+    assert list(out.dtypes) == list(more.dtypes)
+
+
 def test_few_rows_say_nothing_of_orders_and_parts():
     assert {rule.form for rule in Schema.infer(orders(300)).rules} == {"sum", "product", "distance"}
     assert Schema.infer(orders(60)).rules == ()
@@ -197,6 +262,46 @@ def test_cells_that_may_not_move_and_missing_ones():
     assert out["tax"].isna().sum() == 200
 
 
+def test_rows_that_keep_a_rule_stay():
+    """Also where the column is coarser than what it is made of: nothing is rounded that need not be."""
+    table = pd.DataFrame({"x": np.round(np.random.default_rng(0).gamma(4, 60, 1500), 1)})
+    table["y"] = table["x"].round()
+    table["z"] = table["x"]
+    data = Schema.infer(table).to_dict() | {"rules": [{"column": "y", "form": "equal", "of": ["x"]}]}
+    codec = TableCodec.fit(table, Schema.from_dict(data))
+    for free in ({"x": True, "y": False, "z": True}, {"x": True, "y": True, "z": True}):
+        pd.testing.assert_frame_equal(keep_rules(codec, table.copy(), free), table)
+
+
+def test_a_copy_takes_nothing_from_a_given_total():
+    table = orders(1200)
+    table["again"] = table["net"]
+    codec = TableCodec.fit(table)
+    off = mixed(table, "net", "again", "tax").assign(gross=150.0)
+    out = keep_rules(codec, off, dict.fromkeys(table, True) | {"gross": False})
+    assert (out["again"] == out["net"]).all()
+    assert ((out["net"] + out["tax"] - 150.0).abs() < 0.006).mean() > 0.6  # the others' tax would be off its range
+
+
+def test_known_cells_are_the_very_same_in_other_widths():
+    table = orders(900)[["net", "tax", "gross"]]
+    made = TableSynthesizer(max_steps=10, minutes=1, patience=None, progress=False).fit(table.astype("float32"))
+    holes = table.head(100).copy()
+    holes.loc[:29, "gross"] = np.nan
+    filled = made.impute(holes)
+    assert (filled["gross"][30:] == table["gross"][30:100]).all()
+
+
+def test_great_whole_numbers_are_left_alone():
+    whole = 2**60 + np.arange(1200) * 3
+    table = pd.DataFrame({"i": whole, "j": whole})
+    assert ("j", "equal", ("i",)) not in names_of(table)
+    data = Schema.infer(table).to_dict() | {"rules": [{"column": "j", "form": "equal", "of": ["i"]}]}
+    codec = TableCodec.fit(table, Schema.from_dict(data))
+    off = mixed(table, "j")
+    pd.testing.assert_frame_equal(keep_rules(codec, off.copy(), dict.fromkeys(table, True)), off)
+
+
 def test_orders_change_places():
     table = orders(1200)
     codec = TableCodec.fit(table)
@@ -277,7 +382,13 @@ RIGHT = {"column": "gross", "form": "sum", "of": ["net", "tax"]}
         ({"of": ["net", "kind"]}, "expected numbers of one kind"),
         ({"of": ["net", "ordered"]}, "expected numbers of one kind"),
         ({"form": "at least", "of": ["ordered"]}, "expected numbers of one kind"),
+        ({"of": [["net"], "tax"]}, "is not in the schema"),
+        ({"form": ["sum"]}, "expected a form of"),
         ({"share": "all"}, "expected share as a number"),
+        ({"share": -0.5}, "expected share as a number"),
+        ({"within": -1}, "expected within as a number"),
+        ({"constant": float("inf")}, "expected constant as a number"),
+        ({"why": 3}, "expected why as text"),
         ({"share": 2.0}, "expected share as a number"),
         ({"use": 1}, "expected use as true or false"),
         ({"weight": 1}, "unknown key 'weight'"),

@@ -10,9 +10,9 @@ import pandas as pd
 
 from de_plugins.tabular._objects import native
 from de_plugins.tabular._plain import from_plain
-from de_plugins.tabular._rules import holds
+from de_plugins.tabular._rules import holds, said
 from de_plugins.tabular._shares import Share
-from de_plugins.tabular._variables import Classes, Constant, Number, step_of
+from de_plugins.tabular._variables import Classes, Constant, Number, slack_of
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.metrics.matrix import Matrix, number_array, unit_of
 from de_plugins.tabular.schema import column_of
@@ -52,8 +52,8 @@ def rules_kept(codec: TableCodec, frame: pd.DataFrame) -> dict[str, float]:
             dtype = variables[name].column.dtype
             columns.append(number_array(column_of(frame, name), dtype.unit if dtype.plain == "ticks" else None))
         there = ~np.isnan(np.stack(columns)).any(axis=0)
-        kept = holds(rule, columns[0], columns[1:], step_of(variables[rule.column]))
-        out[rule.why] = float(kept[there].mean()) if there.any() else math.nan
+        kept = holds(rule, columns[0], columns[1:], slack_of(variables[rule.column]))
+        out[said(rule)] = float(kept[there].mean()) if there.any() else math.nan
     return out
 
 
