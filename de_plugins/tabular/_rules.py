@@ -28,6 +28,7 @@ DISTINCT = 0.05  # of the rows: in so many a rule says what a simpler one does n
 _LOOK, _FIRST = 512, 64  # rows that are looked at first: pairs of columns, triples
 _CELLS = 2**26  # compared in all: in wide tables fewer rows are looked at
 _MOST = 60  # columns among which triples are looked for: their number grows with the third power
+_MANY = 20  # classes of a column that is put in order
 _BEST = 4  # columns that one may equal are judged on all rows
 _NEAR = 1e-6  # of a value, and of what its column spans: the same, where there is no grid
 
@@ -280,10 +281,12 @@ def _varies(x: np.ndarray, least: int) -> bool:
 
 
 def _orders(names: list, x: np.ndarray, cells: Mapping, dtypes: Mapping, spikes: Mapping) -> list[tuple]:
-    """Pairs (low, high) of continuous columns, the second never below the first, though their ranges overlap: of rows
-    that were paired at random, ``DISTINCT`` at the least would break it. None that follows from two others."""
+    """Pairs (low, high) of columns that are continuous or have many classes, the second never below the first, though
+    their ranges overlap: of rows that were paired at random, ``DISTINCT`` at the least would break it. None that
+    follows from two others."""
     shifted, above = np.roll(x, len(x) // 2, axis=0), np.zeros((len(names), len(names)), dtype=bool)
-    inner, there = np.array([name in spikes for name in names]), ~np.isnan(x)
+    inner = np.array([name in spikes or len(np.unique(x[:, k])) >= _MANY for k, name in enumerate(names)])
+    there = ~np.isnan(x)
     with np.errstate(invalid="ignore"):
         for k in np.flatnonzero(inner):
             low = x[:, [k]]

@@ -157,6 +157,24 @@ def test_an_order_that_fails_hides_no_other():
     assert names_of(pd.DataFrame({"a": a, "b": b, "c": c})) >= {("c", "at least", ("a",))}
 
 
+def test_orders_of_columns_of_many_classes():
+    """Whole numbers and days of few distinct values are classes, and are put in order too; those of a few are not."""
+    rng = np.random.default_rng(0)
+    first = rng.integers(18, 60, 2000)
+    day = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 80, 2000), "D")
+    table = pd.DataFrame({"first": first, "now": first + rng.integers(0, 20, 2000), "in": day})
+    table["out"] = day + pd.to_timedelta(rng.integers(0, 9, 2000), "D")
+    table["few"] = rng.integers(0, 4, 2000)
+    table["more"] = table["few"] + rng.integers(0, 3, 2000)
+    assert {column.kind for column in Schema.infer(table).columns} == {"classes"}
+    assert names_of(table) == {("now", "at least", ("first",)), ("out", "at least", ("in",))}
+    off = mixed(table, "now", "out")
+    out = keep_rules(TableCodec.fit(table), off, dict.fromkeys(table, True))
+    assert (out["now"] >= out["first"]).mean() > 0.99
+    assert (out["out"] >= out["in"]).mean() > 0.99
+    assert list(out.dtypes) == list(table.dtypes)
+
+
 def test_numbers_with_and_without_sign():
     rng = np.random.default_rng(0)
     room = rng.integers(0, 10**6, 3000)
