@@ -199,10 +199,8 @@ class _Cells:
         wrong = self.there(rule) & (self.values[high] < self.values[low])
         if not wrong.any():
             return False
-        (up, fits_up), (down, fits_down) = (
-            self._beyond(high, self.values[low], 1),
-            self._beyond(low, self.values[high], -1),
-        )
+        up, fits_up = self._beyond(high, self.values[low], 1)
+        down, fits_down = self._beyond(low, self.values[high], -1)
         both = self.free[high] & self.free[low]
         swapped = wrong & both & fits_up & fits_down & swap
         raised, lowered = wrong & self.free[high] & ~both & fits_up, wrong & self.free[low] & ~both & fits_down

@@ -17,7 +17,8 @@ from de_plugins.tabular._clusters import find_clusters, inside
 from de_plugins.tabular._groups import Group, find_groups
 from de_plugins.tabular._numeric import Grid
 from de_plugins.tabular._plain import DType, describe, label, to_plain
-from de_plugins.tabular._rules import Rule, find_rules, ordered
+from de_plugins.tabular._rule_search import find_rules
+from de_plugins.tabular._rules import Rule, ordered
 
 if sys.version_info >= (3, 11):
     import tomllib
