@@ -146,18 +146,21 @@ def _candidates(names: list, x: np.ndarray, orders: Sequence[tuple], slack: Slac
 
 def _distances(names: list, x: np.ndarray, k: int, slack: Slack) -> list[Rule]:
     """Columns that are |x_k - c|: c is read from one of the first rows, as x_k less or plus the column."""
-    x = x[~np.isnan(x[:, k])]
-    out, source, there = [], x[:, [k]], np.all(~(x < 0), axis=0)
+    first = x[np.flatnonzero(~np.isnan(x[:, k]))[:16]]
+    out, there = [], np.all(~(first < 0), axis=0)
     there[k] = False
-    for base in range(min(8, len(x))):
+    for base in range(min(8, len(first))):
         for sign in (-1.0, 1.0):
-            constant = np.round(source[base] + sign * x[base], 9)
-            said = np.abs(source - constant)
-            first = np.abs(said[:16] - x[:16]) > slack(x[:16], said[:16])  # NaN is none
-            for j in np.flatnonzero(there & np.isfinite(constant) & ~first.any(0)):
-                crossed = DISTINCT < (source < constant[j]).mean() < 1 - DISTINCT
-                off = np.abs(said[:, j] - x[:, j]) > slack[j](x[:, j], said[:, j])
-                if crossed and off.mean() <= 0.01:
+            constant = np.round(first[base, k] + sign * first[base], 9)
+            said = np.abs(first[:, [k]] - constant)
+            off = np.abs(said - first) > slack(first, said)  # NaN is none
+            for j in np.flatnonzero(there & np.isfinite(constant) & ~off.any(0)):
+                source, column = x[:, k], x[:, j]
+                whole = np.abs(source - constant[j])
+                known = (~np.isnan(source)).sum()
+                crossed = DISTINCT * known < (source < constant[j]).sum() < (1 - DISTINCT) * known
+                wrong = (np.abs(whole - column) > slack[j](column, whole)).sum()
+                if crossed and not (column < 0).any() and wrong <= 0.01 * known:
                     out.append(Rule(names[j], "distance", (names[k],), constant=float(constant[j])))
                     there[j] = False
     return out
