@@ -47,12 +47,12 @@ def with_tolerances(codec: TableCodec, frame: pd.DataFrame) -> TableCodec:
     rules, found = _usable(codec), {}
     cells = _Cells(codec, frame, rules, dict.fromkeys(frame, True))
     for rule in cells.turns(rules):
-        far = cells.distance(rule)
-        far = np.sort(far[~np.isnan(far)])
-        place = int(np.ceil(rule.share * len(far))) - 1
-        within = float(far[place]) if len(far) and not rule.always else 0.0
-        found[rule] = attrs.evolve(rule, within=within if np.isfinite(within) else 0.0)
-        cells.settle(found[rule])
+        if not rule.always:
+            far = cells.distance(rule, *cells.said(rule), cells.keeps(rule))
+            far = np.sort(far[~np.isnan(far)])
+            within = float(far[int(np.ceil(rule.share * len(far))) - 1]) if len(far) else 0.0
+            found[rule] = attrs.evolve(rule, within=within if np.isfinite(within) else 0.0)
+        cells.settle(found.get(rule, rule))
     new = tuple(found.get(rule, rule) for rule in codec.schema.rules)
     return attrs.evolve(codec, schema=attrs.evolve(codec.schema, rules=new))
 
@@ -128,22 +128,21 @@ class _Cells:
         values, good = self.onto(rule.column, np.where(finite, value, 0.0))
         return values, good & finite
 
-    def distance(self, rule: Rule) -> np.ndarray:
-        """How far each row is from a rule, in normal scores; NaN where a cell is missing, infinite where a column
-        cannot hold what the rule says."""
-        variable, (values, good), far = self.variables[rule.column], self.said(rule), np.full(self.rows, np.inf)
+    def distance(self, rule: Rule, values: np.ndarray, good: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """How far each row is from a rule, in normal scores, given ``said`` and ``keeps``; NaN where a cell is missing,
+        infinite where the column cannot hold what the rule says."""
+        variable, far = self.variables[rule.column], np.full(self.rows, np.inf)
         if isinstance(variable, Number):
             column = self.values[rule.column]
             here, there = (variable.map.forward(variable.grid.to_index(cells)) for cells in (column, values))
             far = np.where(good, np.abs(here - there), np.inf)
-        return np.where(self.there(rule), np.where(self.keeps(rule), 0.0, far), np.nan)
+        return np.where(self.there(rule), np.where(kept, 0.0, far), np.nan)
 
     def settle(self, rule: Rule) -> None:
         """The column takes what the rule says, in rows so near to it; where it may not move, the last of the others
         that may takes what is left. Cells that keep a rule move no more."""
-        values, good = self.said(rule)
-        near = self.there(rule) & (True if rule.always else self.distance(rule) <= rule.within)
-        kept = near & self.keeps(rule)
+        (values, good), kept = self.said(rule), self.keeps(rule)
+        near = self.there(rule) if rule.always else self.distance(rule, values, good, kept) <= rule.within
         here = near & ~kept & good & self.free[rule.column]
         self.put(rule.column, values, here)
         done = kept | here | self._solve(rule, near & ~kept & ~self.free[rule.column])

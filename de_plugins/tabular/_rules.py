@@ -50,7 +50,8 @@ FORMS = {
 @attrs.frozen
 class Slack:
     """How far a cell may be from what a rule says: half a step of its grid, a millionth of what there is without one,
-    and rounding. Arrays where it is of several columns.
+    and rounding: of the cells that are read, of what is worked from them and of the cell, four units each way at the
+    most. Arrays where it is of several columns.
 
     Args:
         step: of the grid, 0 for none. spread: greatest less least value; 0 of classes, which are exact.

@@ -201,10 +201,11 @@ class Schema:
         if target is not None and target not in frame.columns:
             raise DiffuseError(f"target: column '{target}' is not in the table; it has {list(frame.columns)}")
         columns = tuple(_infer(column_of(frame, name), name, max_classes) for name in frame.columns)
-        numbers = [c for c in columns if c.kind != "constant" and c.dtype.plain in ("int", "float")]
-        cells = {c.name: to_plain(column_of(frame, c.name), c.dtype, c.name) for c in numbers}
-        groups = find_groups(cells, {c.name: c.dtype for c in numbers})
-        return cls(columns, target, groups, _find_rules(frame, columns, groups))
+        inner = [c for c in columns if c.kind != "constant" and c.dtype.plain in ("int", "float", "ticks")]
+        cells = {c.name: to_plain(column_of(frame, c.name), c.dtype, c.name) for c in inner}
+        numbers = {c.name: c.dtype for c in inner if c.dtype.plain != "ticks"}
+        groups = find_groups({name: cells[name] for name in numbers}, numbers)
+        return cls(columns, target, groups, _find_rules(inner, cells, groups))
 
 
 def check_frame(frame: pd.DataFrame) -> None:
@@ -283,18 +284,18 @@ def _read_rules(parts: Any, schema: Schema) -> tuple[Rule, ...]:
     return ordered([Rule.from_dict(part, dtypes) for part in parts])
 
 
-def _find_rules(frame: pd.DataFrame, columns: tuple[Column, ...], groups: tuple[Group, ...]) -> tuple[Rule, ...]:
-    """The rules between columns of numbers and times that are in no group."""
+def _find_rules(
+    columns: list[Column], cells: Mapping[str | int, tuple[np.ndarray, np.ndarray]], groups: tuple[Group, ...]
+) -> tuple[Rule, ...]:
+    """The rules between columns of numbers and times that are in no group, from their plain values and missing."""
     taken = {name for group in groups if group.use or group.close for name in group.columns}
-    plain = ("int", "float", "ticks")
-    chosen = [c for c in columns if c.kind != "constant" and c.dtype.plain in plain and c.name not in taken]
-    cells, steps = {}, {}
+    chosen, numbers, steps = [c for c in columns if c.name not in taken], {}, {}
     for c in chosen:
-        values, missing = to_plain(column_of(frame, c.name), c.dtype, c.name)
-        cells[c.name] = np.where(missing, np.nan, values.astype(np.float64))
+        values, missing = cells[c.name]
+        numbers[c.name] = np.where(missing, np.nan, values.astype(np.float64))
         steps[c.name] = 0.0 if c.kind == "classes" or isinstance(c.resolution, str) else float(c.resolution)
     spikes = {c.name: c.spikes for c in chosen if c.kind == "number"}
-    return find_rules(cells, {c.name: c.dtype for c in chosen}, steps, spikes)
+    return find_rules(numbers, {c.name: c.dtype for c in chosen}, steps, spikes)
 
 
 def _read_clusters(parts: Any, name: object) -> tuple[tuple[float, float], ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from de_core import DiffuseError, Jump, JumpGenerator, Noised
 from de_core.generator import rows, score_entropy
-from de_core.modality import Again, Output, expand, times
+from de_core.modality import Again, Output, expand, shape_of, times
 from de_core.rng import Rng, as_generator
 from de_core.schedule import LinearSurvival
 from de_counts._kernel import draw, thinned
@@ -74,7 +74,7 @@ class Counts(Jump):
     t_min = 1e-4
 
     def __init__(self, event_shape: Sequence[int] = (), mean: float | Sequence[Any] = 1.0) -> None:
-        self.event_shape = self.element_shape = tuple(int(n) for n in event_shape)
+        self.event_shape = self.element_shape = shape_of(event_shape)
         self.output_shape = (*self.event_shape, 2)
         given = torch.as_tensor(mean, dtype=torch.float64)
         if given.shape not in ((), self.event_shape):

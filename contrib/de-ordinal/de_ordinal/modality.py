@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 from de_core import DiffuseError, Jump, JumpGenerator, Noised
 from de_core.families.jump import categorical, guided_log_probs
 from de_core.generator import score_entropy
-from de_core.modality import Again, Output, expand, rows, times
+from de_core.modality import Again, Output, expand, rows, shape_of, times
 from de_core.rng import Rng, as_generator
 from de_ordinal._chain import Chain, neighbour_rates, read_rates
 
@@ -62,7 +62,7 @@ class Ordinal(Jump):
     ) -> None:
         if num_classes < 2:
             raise DiffuseError(f"num_classes: expected at least 2, got {num_classes}")
-        self.event_shape = self.element_shape = tuple(int(n) for n in event_shape)
+        self.event_shape = self.element_shape = shape_of(event_shape)
         self.output_shape = (*self.event_shape, num_classes)
         self.num_classes = num_classes
         self.rates = None if rates is None else read_rates(rates, num_classes).tolist()

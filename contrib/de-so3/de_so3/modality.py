@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from de_core import DiffuseError, Diffusion, DiffusionGenerator, Noised
-from de_core.modality import Again, Output, expand, rows, times
+from de_core.modality import Again, Output, expand, rows, shape_of, times
 from de_core.rng import Rng, as_generator, fork
 from de_core.sampling.steppers import euler, heun
 from de_so3._kernel import axial, draw, exponential, hat, log_kernel, slope, uniform
@@ -46,7 +46,7 @@ class SO3(Diffusion):
     t_min = 0.05
 
     def __init__(self, event_shape: Sequence[int] = (3, 3)) -> None:
-        self.event_shape = tuple(int(n) for n in event_shape)
+        self.event_shape = shape_of(event_shape)
         if self.event_shape[-2:] != (3, 3):
             raise DiffuseError(f"so3: expected an event shape that ends in 3, 3, got {self.event_shape}")
         self.element_shape, self.output_shape = self.event_shape[:-2], self.event_shape[:-1]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from de_core import DiffuseError, Diffusion, DiffusionGenerator, Noised
-from de_core.modality import Again, Output, expand, rows, times
+from de_core.modality import Again, Output, expand, rows, shape_of, times
 from de_core.rng import Rng, as_generator, fork
 from de_core.sampling.steppers import euler, heun
 from de_sphere._kernel import draw, exponential, log_kernel, slope, tangent
@@ -42,7 +42,7 @@ class Sphere(Diffusion):
     t_min = 0.05
 
     def __init__(self, event_shape: Sequence[int] = (3,)) -> None:
-        self.event_shape = self.output_shape = tuple(int(n) for n in event_shape)
+        self.event_shape = self.output_shape = shape_of(event_shape)
         if self.event_shape[-1:] != (3,):
             raise DiffuseError(f"sphere: expected an event shape that ends in 3, got {self.event_shape}")
         self.element_shape = self.event_shape[:-1]

@@ -5,7 +5,7 @@ from math import log, pi
 import torch
 
 from de_core import DiffuseError, Diffusion, DiffusionGenerator, Noised
-from de_core.modality import expand, rows, times
+from de_core.modality import expand, rows, shape_of, times
 from de_core.rng import as_generator
 
 __all__ = ["NewthingModality"]
@@ -34,7 +34,7 @@ class NewthingModality(Diffusion):
         return [(cls((2,)), 0.3 * side + torch.where(side > 0, 1.5, -0.5))]
 
     def __init__(self, event_shape=(1,)):
-        self.event_shape = self.element_shape = self.output_shape = tuple(event_shape)
+        self.event_shape = self.element_shape = self.output_shape = shape_of(event_shape)
 
     def config(self):
         """The constructor's arguments, as JSON."""

@@ -7,7 +7,7 @@ from torch.nn.functional import one_hot
 
 from de_core import DiffuseError, Jump, JumpGenerator, Noised
 from de_core.families.jump import categorical, guided_log_probs
-from de_core.modality import expand, rows, times
+from de_core.modality import expand, rows, shape_of, times
 from de_core.rng import as_generator
 
 __all__ = ["NewthingModality"]
@@ -62,7 +62,7 @@ class NewthingModality(Jump):
         self.kappa = log1p(7 / gap / self.tau_0)
         equations = torch.cat([self.matrix.T, torch.ones(1, k, dtype=torch.float64)])  # p Q = 0 and sum p = 1
         self.law = torch.linalg.pinv(equations)[:, -1].clamp_min(1e-300)
-        self.event_shape = self.element_shape = tuple(event_shape)
+        self.event_shape = self.element_shape = shape_of(event_shape)
         self.num_classes, self.output_shape = k, (*self.event_shape, k)
 
     def config(self):
