@@ -1,10 +1,10 @@
 """Holes of the six tables filled by the model, by chained regressions and by nearest neighbours.
 
     DIFFUSE_DATA=folder python benchmarks/tabular_imputation.py [--data adult,magic] [--preset P] [--minutes M]
-        [--seed S] [--threads T] [--models FOLDER]
+        [--seed S] [--rows N] [--threads T] [--models FOLDER]
 
 For each data set a `TableSynthesizer` learns the training rows (or one is read that ``tabular.py --keep`` saved); of
-300 test rows 20 % of the cells are hidden and filled 20 times by it, by scikit-learn's IterativeImputer with
+3,000 test rows, or all, 20 % of the cells are hidden and filled 20 times by it, by scikit-learn's IterativeImputer with
 ``sample_posterior=True`` and by donors among the nearest training rows. Prints one JSON object: mean over the columns
 of the CRPS of numbers (in standard deviations) and of the smoothed log score of classes, and whether the model is ahead
 as it must be: of both in CRPS, of the neighbours in nats.
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training a data set")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=int, default=3000, help="of the test table, at most")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--models", type=Path, help="trained before: FOLDER of tabular.py --keep")
     args = parser.parse_args()
@@ -46,7 +47,7 @@ def main() -> None:
             model = TableSynthesizer.load(args.models / name)
         else:
             model = TableSynthesizer(args.preset, args.minutes, args.seed, progress=False).fit(train)
-        found = imputed(model, train, test, None, args.seed)
+        found = imputed(model, train, test, None, args.seed, args.rows)
         scores = found["summary"]
         ours, near, chained = (scores[key] for key in ("model", "neighbours", "iterative"))
         ahead = {"crps": ours["crps"] < min(near["crps"], chained["crps"])}  # each of the six has numbers
