@@ -14,14 +14,17 @@ from de_core.errors import DiffuseError
 from de_core.networks import ClockFeatures, GatedBlock
 from de_plugins.tabular._group_layers import GroupHead, GroupsIn, count_group_parameters
 
-__all__ = ["PRESETS", "ClassTable", "TableMLP", "count_parameters"]
+__all__ = ["NARROW", "PRESETS", "ClassTable", "TableMLP", "count_parameters"]
 
 PRESETS = {"nano": 64_000, "small": 300_000, "base": 2_000_000}
 """Most parameters of each preset, all counted: embedding tables, heads and biases too."""
 
+NARROW = 64
+"""A narrower network gives up rank of its class tables for width, and is short of room all the same."""
+
 _DEPTH = {"nano": 2, "small": 3, "base": 4}
 _RANKS = {"nano": 8, "small": 16, "base": 32}
-_NARROW, _LOW = 64, 4  # a narrower network gives up rank for width, down to this rank
+_LOW = 4  # the rank down to which a narrow network gives up
 _LEAST_VARIANCE = 1e-4  # of a direction: two columns that are the same differ by rounding
 _BANDS = 2  # frequencies of the sines and cosines of a number
 
@@ -251,7 +254,7 @@ class TableMLP(nn.Module):
             # the widest network whose gates are as wide as it is; then wider gates from what is left
             width = max((w for w in range(8, 1025, 8) if size(w, w, rank) <= most), default=0)
             held = best["width"] if best else 0
-            cheap = held < _NARROW and rank >= _LOW  # below, a low rank costs more than a narrow layer
+            cheap = held < NARROW and rank >= _LOW  # below, a low rank costs more than a narrow layer
             if width > (held if cheap else 2 * held):
                 spare = most - size(width, width, rank)
                 hidden = width + spare // (depth * (3 * width + 2))

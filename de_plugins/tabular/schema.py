@@ -30,7 +30,7 @@ __all__ = ["Column", "Kind", "Schema"]
 Kind = Literal["classes", "number", "constant"]
 
 MOST_DISTINCT = 150  # distinct numbers up to here are classes, which are exact for free
-ROWS_PER_CLASS = 4  # fewer rows than this a distinct number, and it is no class but a draw from a continuum
+ROWS_PER_CLASS = 20  # fewer rows than this a distinct number, and they say less than the order of the numbers
 SPIKE_SHARE = 0.01  # a number that holds more of a continuous column than this is a class of its gate
 SPIKE_ROWS = 10  # and at least so many rows
 MAX_CLASSES = 1000  # the modelled vocabulary of a class column; rarer values share one class
