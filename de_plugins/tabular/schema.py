@@ -184,9 +184,9 @@ class Schema:
     def infer(cls, frame: pd.DataFrame, target: str | int | None = None, max_classes: int = MAX_CLASSES) -> Schema:
         """Choose the kind of every column from its data.
 
-        Text, booleans and categories are classes, and so are numbers with few distinct values that recur;
-        other numbers are continuous, and the values that pile up in them, or are missing, become classes of a
-        gate.
+        Text, booleans and categories are classes, and so are numbers of at most `MOST_DISTINCT` values, each in
+        `ROWS_PER_CLASS` rows on average: classes are exact, but each is learnt by itself. Other numbers are
+        continuous, and the values that pile up in them, or are missing, become classes of a gate.
 
         Args:
             frame: at least one row and one column.

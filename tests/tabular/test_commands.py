@@ -233,6 +233,16 @@ def test_fit_leaves_directories_of_others_alone(here, capsys, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["demo", "file", "mine"]
 
 
+def test_fit_says_when_preset_nano_is_narrow(here, capsys, tmp_path):
+    wide = pd.DataFrame({f"c{k}": np.arange(400) % 10 for k in range(100)})
+    wide.to_csv(tmp_path / "wide.csv", index=False)
+    hint = "--preset small learns such a table better"
+    call = ("fit", "--minutes", "0.002", "--out", tmp_path / "model")
+    assert hint in run(capsys, *call, tmp_path / "wide.csv")[1]
+    assert hint not in run(capsys, *call, tmp_path / "wide.csv", "--preset", "small")[1]
+    assert hint not in run(capsys, *call, here / "people.csv")[1]
+
+
 def test_fit_replaces_an_older_model_only_when_it_is_done(here, capsys, tmp_path):
     place = tmp_path / "model"
     assert run(capsys, "fit", here / "people.csv", "--out", place, "--minutes", "0.005")[0] == 0

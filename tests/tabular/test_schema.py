@@ -57,6 +57,13 @@ def test_few_rows_are_no_classes():
     assert schema["x"].kind == "number"
 
 
+def test_numbers_are_classes_where_each_value_has_its_rows():
+    """40 values: in 40 * 20 rows classes, in one row less numbers on their grid."""
+    column = pd.DataFrame({"x": np.arange(800) % 40})
+    assert Schema.infer(column)["x"].kind == "classes"
+    assert Schema.infer(column[:-1])["x"].kind == "number"
+
+
 def test_toml_and_dict_round_trip(frame):
     schema = Schema.infer(frame, target="job")
     assert Schema.from_toml(schema.to_toml()) == schema
