@@ -7,8 +7,11 @@ there is one process, and nothing here costs anything.
 from __future__ import annotations
 
 import contextlib
+import gc
+import operator
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
@@ -68,13 +71,14 @@ class World:
         return self
 
     def stop(self) -> None:
-        """Leave the process group, and end its threads.
+        """Leave the process group, and end its threads: one still at work can abort a process that ends.
 
-        They end with the last thing that holds the group. After strategy "fsdp" torch's own caches of sharded tensors
-        hold it, and the threads run until the process ends.
+        They end with the last thing that holds the group. Sharded tensors do, of strategy "fsdp", and torch's caches
+        of how to move them, which are emptied here.
         """
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+            _forget_sharded_tensors()
 
     def __enter__(self) -> World:
         return self.start()
@@ -105,6 +109,23 @@ class World:
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor.detach(), 0)
+
+
+def _forget_sharded_tensors() -> None:
+    """Empty torch's caches that hold device meshes. Their names are torch's own: one that is gone is passed over."""
+    if "torch.distributed.fsdp" not in sys.modules:
+        return
+    from torch.distributed.tensor import _collective_utils, _redistribute
+
+    for place, name in (
+        (_redistribute, "clear_redistribute_planner_cache"),
+        (_redistribute, "_gen_transform_infos.cache_clear"),
+        (_collective_utils, "MeshTopoInfo.build_from_mesh.cache_clear"),
+        (torch._C, "_clear_DTensor_sharding_propagator_cache"),
+    ):
+        with contextlib.suppress(AttributeError):
+            operator.attrgetter(name)(place)()
+    gc.collect()  # what was in them, and sharded modules, are cycles
 
 
 def _first(error: Exception) -> str:
