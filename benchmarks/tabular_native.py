@@ -100,24 +100,23 @@ class CodedMLP(TableMLP):
         super().__init__(dims, numbers, **settings)
         self.slope = nn.Linear(self.width, len(dims))
         self.slope.load_state_dict({name: torch.zeros_like(p) for name, p in self.slope.named_parameters()})
+        self.coordinate_clock = ClockFeatures(1)
         self.column = torch.arange(len(dims)).repeat_interleave(torch.tensor(dims))
         self.unit = torch.tensor(dims)[self.column].rsqrt()  # a column adds variance 1/D at the entry, as a class does
         self.first = self.offsets - torch.arange(len(dims))  # coordinate of each column
-        self.rows = torch.cat([torch.arange(sum(dims)) + self.column, self.offsets + torch.tensor(dims)])
+        self.rows = torch.cat([self.own, self.offsets + torch.tensor(dims)])
 
     def forward(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
-        assert self.measure is not None
+        assert self.numbers_in is not None
+        assert self.asked is not None
         assert self.velocity is not None
-        code, number, clock = x["classes"], x["numbers"], self.clock(t["numbers"])
-        alpha, sigma = self.clock(t["classes"]).unbind(-1)
-        shown = torch.cat([self.unit * alpha * code, sigma[:, self.first]], 1)
-        features = [number, clock[..., 0] * number, clock.flatten(1), self.waves(number).flatten(1)]
-        h = self.bias + shown @ self.enter()[self.rows] + self.measure(torch.cat(features, 1))
-        for block in self.blocks:
-            h = block(h)
-        h = functional.layer_norm(h, (self.width,))
+        code, number = x["classes"], x["numbers"]
+        alpha, sigma = self.coordinate_clock(t["classes"]).unbind(-1)
+        shown, table = torch.cat([self.unit * alpha * code, sigma[:, self.first]], 1), self.table()
+        h = self.passed(self.bias + shown @ table[self.rows] + self.numbers_in(number, t["numbers"])[0])
         level, slope = self.velocity(h).chunk(2, 1)
-        own = functional.linear(h, self.scores(), self.score_bias) + self.slope(h)[:, self.column] * code
+        scores = functional.linear(self.asked(h), table[self.own], self.score_bias)
+        own = scores + self.slope(h)[:, self.column] * code
         return {"classes": own, "numbers": level + slope * number}
 
 
@@ -127,7 +126,7 @@ def network(code: Code | None, sizes: tuple[int, ...], numbers: int, marginals: 
     if code is None:
         return TableMLP(sizes, numbers, **settings, marginals=marginals)
     most, dims = count_parameters(sizes, numbers, **settings), code.dims
-    same = {"depth": settings["depth"], "rank": settings["rank"]}
+    same = {name: settings[name] for name in ("depth", "passes", "rank")}
 
     def size(width: int) -> int:
         return (width + 1) * len(dims) + count_parameters(dims, numbers, width=width, hidden=width, **same)

@@ -20,13 +20,20 @@ PRESETS = {"nano": 64_000, "small": 300_000, "base": 2_000_000}
 """Most parameters of each preset, all counted: embedding tables, heads and biases too."""
 
 NARROW = 64
-"""A narrower network gives up rank of its class tables for width, and is short of room all the same."""
+"""A narrower network gives up rank of its class table and features of its numbers for width."""
 
 _DEPTH = {"nano": 2, "small": 3, "base": 4}
+_PASSES = 3  # times that the blocks are passed
 _RANKS = {"nano": 8, "small": 16, "base": 32}
 _LOW = 4  # the rank down to which a narrow network gives up
 _LEAST_VARIANCE = 1e-4  # of a direction: two columns that are the same differ by rounding
 _BANDS = 2  # frequencies of the sines and cosines of a number
+_FEATURES = 4 + 2 * _BANDS  # of a number
+_MIXTURES = 3  # of its features, that enter a narrow network in their place
+_SHAPES = (
+    *((rank, 0) for rank in (32, 16, 12, 8, 6, _LOW)),
+    *((rank, _MIXTURES) for rank in (_LOW, 3, 2, 1)),
+)  # ranks and mixtures, in the order in which they are given up
 
 
 class ClassTable(nn.Module):
@@ -38,15 +45,15 @@ class ClassTable(nn.Module):
     Args:
         sizes: classes of each column, (D,).
         width: of a vector. rank: of a large column.
-        zero: start with all vectors zero, as an output layer does; else with variance 1/D, so that a sum of one vector
-            a column has variance 1.
+
+    At the start a sum of one vector a column has variance 1.
     """
 
-    def __init__(self, sizes: Sequence[int], width: int, rank: int, *, zero: bool) -> None:
+    def __init__(self, sizes: Sequence[int], width: int, rank: int) -> None:
         super().__init__()
         small = [d for d, size in enumerate(sizes) if size <= rank]
         large = [d for d, size in enumerate(sizes) if size > rank]
-        scale = 0.0 if zero else 1 / math.sqrt(max(1, len(sizes)))
+        scale = 1 / math.sqrt(max(1, len(sizes)))
         self.rank, self.longest = rank, max((sizes[d] for d in large), default=0)
         self.direct = nn.Parameter(scale * torch.randn(sum(sizes[d] for d in small), width))
         self.codes = nn.Parameter(torch.randn(sum(sizes[d] for d in large), rank))
@@ -75,6 +82,32 @@ class ClassTable(nn.Module):
             spread = functional.embedding(self.slots, self.codes)
             rows = torch.cat([rows, torch.bmm(spread, self.bases).flatten(0, 1)])
         return functional.embedding(self.order, rows)
+
+
+class NumbersIn(nn.Module):
+    """What numbers add to the width, linear in x, alpha x, alpha, sigma, sines and cosines of x of each number, where
+    alpha = cos(pi t/2) and sigma = sin(pi t/2).
+
+    Args:
+        numbers: C. width: of what comes out.
+        mixtures: of each number's features, that enter in their place, which takes fewer parameters; 0 is none.
+    """
+
+    def __init__(self, numbers: int, width: int, mixtures: int) -> None:
+        super().__init__()
+        self.clock, self.waves = ClockFeatures(1), ClockFeatures(_BANDS)
+        mix = torch.randn(numbers, _FEATURES, mixtures) / math.sqrt(_FEATURES)
+        self.mix = nn.Parameter(mix) if mixtures else None
+        self.out = nn.Linear(numbers * (mixtures or _FEATURES), width)
+
+    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """x and t (B, C) -> (B, width), and alpha (B, C)."""
+        clock, own = self.clock(t), x[..., None]
+        alpha = clock[..., :1]
+        features = torch.cat([own, alpha * own, clock, self.waves(x)], 2)
+        if self.mix is not None:
+            features = torch.einsum("bcf,cfm->bcm", features, self.mix)
+        return self.out(features.flatten(1)), alpha[..., 0]
 
 
 class Directions(nn.Module):
@@ -119,10 +152,14 @@ def count_directions(numbers: int, most: int) -> int:
 class TableMLP(nn.Module):
     """Class scores and velocities of all columns from all noisy columns and the clocks of the numbers.
 
+    The gated blocks are passed ``passes`` times, with the same weights: depth without parameters. One table of vectors
+    holds the classes: of a row's own the vectors enter, and the score of a class is the product of its vector and what
+    the network asks for.
+
     Groups of shares enter by a linear layer of their own and have a head of their own (``_group_layers``).
 
-    The first layer is linear in the one-hot classes (the mask is one more class of each column) and, for every
-    number, in x, alpha x, sines and cosines of x, alpha and sigma, where alpha = cos(pi t/2). A masked column needs
+    The first layer is linear in the one-hot classes (the mask is one more class of each column) and in features of the
+    numbers (``NumbersIn``). A masked column needs
     no clock: what it shows is all there is to know (Ou et al. 2024, 2406.03736). The velocity of a number is a + b x
     with a and b read from the last layer, which is exact where the posterior is normal, plus a part along the
     principal directions of the table (``Directions``), along which the entry sees it too. At the start a class has its
@@ -130,10 +167,14 @@ class TableMLP(nn.Module):
 
     Args:
         class_sizes: (D,). numbers: C.
-        width, hidden, depth: of the gated blocks. rank: see ``ClassTable``. directions: see ``Directions``.
+        width, hidden, depth, passes: of the gated blocks.
+        rank: see ``ClassTable``. mixtures: see ``NumbersIn``. directions: see ``Directions``.
         marginals: (sum of class sizes,) log shares of the classes in training; None starts uniform.
         groups: name of a group -> its number of parts.
         covariance: (C, C) of the numbers in training; None before weights are loaded.
+
+    Source: blocks passed again, Dehghani et al. 2019 (1807.03819); one table in and out, Press and Wolf 2017
+    (1608.05859).
     """
 
     takes_groups = True
@@ -148,7 +189,9 @@ class TableMLP(nn.Module):
         width: int,
         hidden: int,
         depth: int,
+        passes: int,
         rank: int,
+        mixtures: int = 0,
         directions: int = 0,
         marginals: Tensor | None = None,
         groups: Mapping[str, int] | None = None,
@@ -156,20 +199,26 @@ class TableMLP(nn.Module):
     ) -> None:
         super().__init__()
         self.class_sizes, self.numbers = tuple(int(size) for size in class_sizes), int(numbers)
-        self.width = width
-        sizes = {"width": width, "hidden": hidden, "depth": depth, "rank": rank}
-        self.settings = sizes | ({"directions": directions} if directions else {})
+        self.width, self.passes = width, passes
+        sizes = {"width": width, "hidden": hidden, "depth": depth, "passes": passes, "rank": rank}
+        more = {"mixtures": mixtures, "directions": directions}
+        self.settings = sizes | {name: value for name, value in more.items() if value}
         shown = [size + 1 for size in self.class_sizes]
-        self.enter = ClassTable(shown, width, rank, zero=False)
-        self.offsets: Tensor
-        self.register_buffer("offsets", torch.tensor([0, *shown]).cumsum(0)[: len(shown)], persistent=False)
+        self.table = ClassTable(shown, width, rank)
+        offsets = torch.tensor([0, *shown]).cumsum(0)
         self.masks: Tensor
+        self.offsets: Tensor
+        self.own: Tensor
         self.register_buffer("masks", torch.tensor(self.class_sizes, dtype=torch.int64), persistent=False)
-        self.clock, self.waves = ClockFeatures(1), ClockFeatures(_BANDS)
-        self.measure = nn.Linear(self.numbers * (4 + 2 * _BANDS), width) if self.numbers else None
+        self.register_buffer("offsets", offsets[: len(shown)], persistent=False)
+        # the rows of the table that are no mask
+        self.register_buffer("own", _without(int(offsets[-1]), self.offsets + self.masks), persistent=False)
+        self.numbers_in = NumbersIn(self.numbers, width, mixtures) if self.numbers else None
         self.bias = nn.Parameter(torch.zeros(width))
         self.blocks = nn.ModuleList(GatedBlock(width, hidden) for _ in range(depth))
-        self.scores = ClassTable(self.class_sizes, width, rank, zero=True)
+        self.asked = nn.Linear(width, width, bias=False) if self.class_sizes else None
+        if self.asked is not None:
+            nn.init.zeros_(self.asked.weight)
         total = sum(self.class_sizes)
         # not trained, so that what is learned, and decays, is the difference from the training shares
         self.shares = nn.Parameter(torch.zeros(total) if marginals is None else marginals.float(), requires_grad=False)
@@ -188,24 +237,21 @@ class TableMLP(nn.Module):
         self.group_head = GroupHead(groups, width) if groups else None
 
     def forward(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
-        h, out, along = self.bias, {}, None
+        h, out, along, table = self.bias, {}, None, self.table()
         if self.class_sizes:
-            h = h + functional.embedding_bag(x["classes"] + self.offsets, self.enter(), mode="sum")
-        if self.measure is not None:
-            number, clock = x["numbers"], self.clock(t["numbers"])
-            alpha = clock[..., 0]
-            features = [number, alpha * number, clock.flatten(1), self.waves(number).flatten(1)]
-            h = h + self.measure(torch.cat(features, 1))
+            h = h + functional.embedding_bag(x["classes"] + self.offsets, table, mode="sum")
+        if self.numbers_in is not None:
+            shown, alpha = self.numbers_in(x["numbers"], t["numbers"])
+            h = h + shown
             if self.directions is not None:
-                along = self.directions(number, alpha)
+                along = self.directions(x["numbers"], alpha)
                 h = h + self.along_in(along[0])
         if self.groups_in is not None:
             h = h + self.groups_in(x, t)
-        for block in self.blocks:
-            h = block(h)
-        h = functional.layer_norm(h, (self.width,))
-        if self.class_sizes:
-            out["classes"] = self._scored(h, x["classes"], t["classes"])
+        h = self.passed(h)
+        if self.asked is not None:
+            weights = functional.embedding(self.own, table)
+            out["classes"] = self._scored(self.asked, weights, h, x["classes"], t["classes"])
         if self.velocity is not None:
             level, slope = self.velocity(h).chunk(2, 1)
             out["numbers"] = level + slope * x["numbers"]
@@ -213,7 +259,14 @@ class TableMLP(nn.Module):
                 out["numbers"] = out["numbers"] + self.directions.back(self.along_out(h) * along[1])
         return out if self.group_head is None else out | self.group_head(h, x, t)
 
-    def _scored(self, h: Tensor, classes: Tensor, t: Tensor) -> Tensor:
+    def passed(self, h: Tensor) -> Tensor:
+        """(B, width) through the blocks, ``passes`` times, at unit size."""
+        for _ in range(self.passes):
+            for block in self.blocks:
+                h = block(h)
+        return functional.layer_norm(h, (self.width,))
+
+    def _scored(self, asked: nn.Linear, weights: Tensor, h: Tensor, classes: Tensor, t: Tensor) -> Tensor:
         """Scores where a class is masked or its clock says that it might be; of other rows nothing is asked: 0.
 
         In training by row. In drawing all rows or none, as while numbers are drawn: a product of as many rows as are
@@ -223,10 +276,10 @@ class TableMLP(nn.Module):
         drawing = not torch.is_grad_enabled()
         if drawing and not len(index):
             return h.new_zeros(()).expand(len(h), len(self.shares))
-        weights, bias = self.scores(), self.shares + self.score_bias
+        bias = self.shares + self.score_bias
         if drawing or len(index) == len(h):
-            return functional.linear(h, weights, bias)
-        found = functional.linear(h.index_select(0, index), weights, bias)
+            return functional.linear(asked(h), weights, bias)
+        found = functional.linear(asked(h.index_select(0, index)), weights, bias)
         return found.new_zeros(len(h), len(bias)).index_copy(0, index, found)
 
     @classmethod
@@ -235,7 +288,7 @@ class TableMLP(nn.Module):
     ) -> dict[str, Any]:
         """The settings of the widest network within the preset's parameters.
 
-        One narrower than 64 gives up rank for width, down to a rank of 4.
+        One narrower than 64 gives up rank for width, down to a rank of 4, then features of its numbers for mixtures.
 
         Raises:
             DiffuseError: an unknown preset, or a table whose smallest network is larger.
@@ -245,28 +298,37 @@ class TableMLP(nn.Module):
         most, depth = PRESETS[preset], _DEPTH[preset]
         directions = count_directions(numbers, most)
 
-        def size(width: int, hidden: int, rank: int) -> int:
-            sizes = {"width": width, "hidden": hidden, "depth": depth, "rank": rank, "directions": directions}
-            return count_parameters(class_sizes, numbers, groups=groups, **sizes)
+        def sized(width: int, rank: int, mixtures: int) -> tuple[int, dict[str, Any]]:
+            parts = {"width": width, "hidden": width, "depth": depth, "passes": _PASSES, "rank": rank}
+            parts |= {"mixtures": mixtures, "directions": directions}
+            return count_parameters(class_sizes, numbers, groups=groups, **parts), parts
 
         best: dict[str, Any] | None = None
-        for rank in [r for r in (32, 16, 12, 8, 6, 4, 3, 2, 1) if r <= _RANKS[preset]]:
+        for rank, mixtures in _SHAPES:
+            if rank > _RANKS[preset]:
+                continue
             # the widest network whose gates are as wide as it is; then wider gates from what is left
-            width = max((w for w in range(8, 1025, 8) if size(w, w, rank) <= most), default=0)
+            fits = (sized(width, rank, mixtures) for width in range(8, 1025, 8))
+            count, found = max((f for f in fits if f[0] <= most), key=lambda f: f[0], default=(0, {"width": 0}))
             held = best["width"] if best else 0
             cheap = held < NARROW and rank >= _LOW  # below, a low rank costs more than a narrow layer
-            if width > (held if cheap else 2 * held):
-                spare = most - size(width, width, rank)
-                hidden = width + spare // (depth * (3 * width + 2))
-                best = {"width": width, "hidden": hidden, "depth": depth, "rank": rank, "directions": directions}
+            if found["width"] > (held if cheap else 2 * held):
+                hidden = found["width"] + (most - count) // (depth * (3 * found["width"] + 2))
+                best = found | {"hidden": hidden}
         if best is None:
-            least, variables = size(8, 8, 1), len(class_sizes) + numbers + len(groups or ())
+            least, variables = sized(8, *_SHAPES[-1])[0], len(class_sizes) + numbers + len(groups or ())
             raise DiffuseError(
                 f"preset '{preset}' has at most {most:,} parameters, but a table of "
                 f"{variables} variables with {sum(class_sizes):,} classes needs {least:,} at the "
                 "least; take a larger preset, or lower max_classes in the schema"
             )
         return best
+
+
+def _without(n: int, left_out: Tensor) -> Tensor:
+    kept = torch.ones(n, dtype=torch.bool)
+    kept[left_out] = False
+    return kept.nonzero()[:, 0]
 
 
 def count_parameters(
@@ -277,16 +339,18 @@ def count_parameters(
     hidden: int,
     depth: int,
     rank: int,
+    passes: int = 1,
+    mixtures: int = 0,
     directions: int = 0,
     groups: Mapping[str, int] | None = None,
 ) -> int:
-    """Parameters of a ``TableMLP``, without making it."""
+    """Parameters of a ``TableMLP``, without making it: as many whatever the passes."""
 
-    def table(sizes: Sequence[int]) -> int:
-        return sum(n * width if n <= rank else n * rank + rank * width for n in sizes)
-
+    table = sum(n * width if n <= rank else n * rank + rank * width for n in (size + 1 for size in class_sizes))
     blocks = depth * (width * 2 * hidden + 2 * hidden + hidden * width + width)
-    entry = table([n + 1 for n in class_sizes]) + width + (numbers * (4 + 2 * _BANDS) * width + width if numbers else 0)
-    heads = table(class_sizes) + 2 * sum(class_sizes) + 2 * numbers * (width + 1)
+    shown = mixtures * (_FEATURES + width) or _FEATURES * width
+    entry = numbers * shown + width if numbers else 0
+    asked = width * width + 2 * sum(class_sizes) if class_sizes else 0
+    heads = asked + 2 * numbers * (width + 1)
     along = directions * (numbers + 1 + 2 * width + 1)
-    return blocks + entry + heads + along + count_group_parameters(groups or {}, width)
+    return width + table + entry + blocks + heads + along + count_group_parameters(groups or {}, width)

@@ -11,6 +11,7 @@ from de_plugins.tabular.backbone import (
     PRESETS,
     ClassTable,
     Directions,
+    NumbersIn,
     TableMLP,
     count_directions,
     count_parameters,
@@ -46,23 +47,24 @@ def test_presets_fit_and_all_parameters_count(sizes, numbers, preset):
     assert not numbers or out["numbers"].shape == (5, numbers)
 
 
-def test_a_narrow_network_gives_up_rank_for_width():
-    assert TableMLP.for_preset("nano", ADULT, 1)["rank"] == 8
+def test_a_narrow_network_gives_up_rank_and_features_for_width():
+    found = TableMLP.for_preset("nano", ADULT, 1)
+    assert (found["rank"], found["mixtures"]) == (8, 0)
     many = (*[3] * 21, *[35] * 23)
     found = TableMLP.for_preset("nano", many, 34)
-    assert found["rank"] < 8
-    assert widest(many, 34, 8) < found["width"] == max(widest(many, 34, rank) for rank in (8, 6, 4))
+    assert (found["rank"], found["mixtures"]) == (4, 3)
+    assert widest(many, 34, 8, 0) < widest(many, 34, 4, 0) < found["width"] == widest(many, 34, 4, 3)
 
 
-def widest(sizes, numbers, rank):
-    parts = {"depth": 2, "rank": rank, "directions": count_directions(numbers, PRESETS["nano"])}
+def widest(sizes, numbers, rank, mixtures):
+    parts = {"depth": 2, "rank": rank, "mixtures": mixtures, "directions": count_directions(numbers, PRESETS["nano"])}
     fits = [w for w in range(8, 200, 8) if count_parameters(sizes, numbers, width=w, hidden=w, **parts) <= 64_000]
     return max(fits)
 
 
 def test_starts_at_the_marginals_and_at_rest():
     marginals = torch.randn(sum(ADULT))
-    network = TableMLP(ADULT, 1, width=16, hidden=16, depth=1, rank=4, marginals=marginals)
+    network = TableMLP(ADULT, 1, width=16, hidden=16, depth=1, passes=2, rank=4, marginals=marginals)
     out = network(*state(ADULT, 1, 3))
     assert torch.equal(out["classes"], marginals.expand(3, -1))
     assert torch.equal(out["numbers"], torch.zeros(3, 1))
@@ -70,7 +72,7 @@ def test_starts_at_the_marginals_and_at_rest():
 
 def test_class_table_is_the_direct_rows_and_the_products_in_column_order():
     sizes, rank = (5, 2, 7, 3), 3
-    table = ClassTable(sizes, 4, rank, zero=False)
+    table = ClassTable(sizes, 4, rank)
     rows = table()
     large, code, small = 0, 0, 0
     expected = []
@@ -85,18 +87,44 @@ def test_class_table_is_the_direct_rows_and_the_products_in_column_order():
     torch.testing.assert_close(rows, torch.cat(expected), atol=1e-6, rtol=1e-5)
 
 
-def test_first_layer_is_linear_in_the_one_hot_classes():
+def test_classes_enter_and_are_scored_by_one_table():
+    """Linear in the one-hot classes on both sides: the mask has a vector too, and no score."""
     sizes = (4, 9)
-    network = TableMLP(sizes, 0, width=8, hidden=8, depth=0, rank=2)
-    seen = []
-    network.scores.register_forward_hook(lambda *_: seen.append(1))
+    torch.manual_seed(0)
+    network = TableMLP(sizes, 0, width=8, hidden=8, depth=0, passes=1, rank=2)
+    assert network.asked is not None
+    torch.nn.init.normal_(network.asked.weight)
     x, t = state(sizes, 0, 6)
     hot = torch.cat([torch.nn.functional.one_hot(x["classes"][:, d], n + 1) for d, n in enumerate(sizes)], 1)
-    table = network.enter()
+    table = network.table()
     h = torch.nn.functional.layer_norm(hot.float() @ table + network.bias, (8,))
-    expected = h @ network.scores().T + network.score_bias
-    # two sums of order 1 each: float32 roundings
-    torch.testing.assert_close(network(x, t)["classes"], expected, atol=1e-5, rtol=1e-5)
+    expected = (h @ network.asked.weight.T @ table.T)[:, [0, 1, 2, 3, *range(5, 14)]]
+    # two sums of order 10 each: float32 roundings
+    torch.testing.assert_close(network(x, t)["classes"], expected, atol=1e-4, rtol=1e-5)
+
+
+def test_blocks_are_passed_again():
+    torch.manual_seed(0)
+    twice = TableMLP((), 2, width=8, hidden=8, depth=1, passes=2, rank=2)
+    torch.nn.init.normal_(twice.blocks[0].down.weight)
+    h = torch.randn(3, 8)
+    expected = torch.nn.functional.layer_norm(twice.blocks[0](twice.blocks[0](h)), (8,))
+    assert torch.equal(twice.passed(h), expected)
+
+
+@pytest.mark.parametrize("mixtures", [0, 2])
+def test_a_number_enters_by_its_own_features(mixtures):
+    """A change of one number moves what enters as far whatever the others are."""
+    torch.manual_seed(0)
+    enter = NumbersIn(3, 8, mixtures).double()
+    x, t = torch.randn(2, 3, dtype=torch.float64), torch.rand(2, 3, dtype=torch.float64)
+    changed = torch.stack([x[:, 0], x[:, 1] + 0.5, x[:, 2]], 1)
+    other = torch.stack([x[:, 0] - 1, x[:, 1], x[:, 2] + 1], 1)
+    both = torch.stack([other[:, 0], changed[:, 1], other[:, 2]], 1)
+    here, there = enter(changed, t)[0] - enter(x, t)[0], enter(both, t)[0] - enter(other, t)[0]
+    assert here.abs().min() > 0
+    torch.testing.assert_close(here, there, rtol=0, atol=1e-12)
+    torch.testing.assert_close(enter(x, t)[1], torch.cos(math.pi / 2 * t), rtol=0, atol=1e-7)
 
 
 def test_a_table_too_wide_says_what_to_do():
