@@ -45,6 +45,7 @@ from torch.nn import functional
 
 from de_core import DiffuseError, JointProcess, get_modality
 from de_core.artifact import atomic_write
+from de_core.networks import ClockFeatures
 from de_core.rng import seed_of, stream
 from de_core.train import Trainer
 from de_plugins.tabular import TableCodec
@@ -126,7 +127,7 @@ def network(code: Code | None, sizes: tuple[int, ...], numbers: int, marginals: 
     if code is None:
         return TableMLP(sizes, numbers, **settings, marginals=marginals)
     most, dims = count_parameters(sizes, numbers, **settings), code.dims
-    same = {name: settings[name] for name in ("depth", "passes", "rank")}
+    same: dict[str, Any] = {name: settings[name] for name in ("depth", "passes", "rank")}
 
     def size(width: int) -> int:
         return (width + 1) * len(dims) + count_parameters(dims, numbers, width=width, hidden=width, **same)
