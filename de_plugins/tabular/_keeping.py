@@ -30,8 +30,8 @@ def keep_rules(
     """A decoded table whose rows keep the rules of the schema that are in use.
 
     Cells that are not in order change places; the others take the value that the rule says, always or, where the rule
-    holds in a part of the rows, with a chance that depends on how near to it they were drawn. A row stays as it is where
-    a cell is missing, nothing is free, or the cell would leave what its column may hold.
+    holds in a part of the rows, with a chance that depends on how near to it they were drawn. A row stays as it is
+    where a cell is missing, nothing is free, or the cell would leave what its column may hold.
 
     Args:
         free: column -> whether its cells may move, one bool or one a row.
@@ -180,8 +180,8 @@ class _Cells:
         return np.where(self.there(rule), np.where(kept, 0.0, far), np.nan)
 
     def settle(self, rule: Rule, luck: np.ndarray) -> None:
-        """The column takes what the rule says, in all rows or those whose luck (n,) is below the chance; where it may not
-        move, the last of the others that may takes what is left. Cells that keep a rule move no more."""
+        """The column takes what the rule says, in all rows or those whose luck (n,) is below the chance; where it may
+        not move, the last of the others that may takes what is left. Cells that keep a rule move no more."""
         (values, good), kept = self.said(rule), self.keeps(rule)
         near = self.there(rule) if rule.always else luck < self.chance(rule)
         here = near & ~kept & good & self.free[rule.column]
