@@ -14,15 +14,13 @@ from de_core.errors import DiffuseError
 from de_core.networks import ClockFeatures, GatedBlock
 from de_plugins.tabular._group_layers import GroupHead, GroupsIn, count_group_parameters
 
-__all__ = ["NARROW", "PRESETS", "ClassTable", "TableMLP", "count_parameters"]
+__all__ = ["PRESETS", "ClassTable", "Directions", "NumbersIn", "TableMLP", "count_directions", "count_parameters"]
 
 PRESETS = {"nano": 64_000, "small": 300_000, "base": 2_000_000}
 """Most parameters of each preset, all counted: embedding tables, heads and biases too."""
 
-NARROW = 64
-"""A narrower network gives up rank of its class table and features of its numbers for width."""
-
 _DEPTH = {"nano": 2, "small": 3, "base": 4}
+_NARROW = 64  # a narrower network gives up rank of its class table and features of its numbers for width
 _PASSES = 3  # times that the blocks are passed
 _RANKS = {"nano": 8, "small": 16, "base": 32}
 _LOW = 4  # the rank down to which a narrow network gives up
@@ -259,6 +257,11 @@ class TableMLP(nn.Module):
                 out["numbers"] = out["numbers"] + self.directions.back(self.along_out(h) * along[1])
         return out if self.group_head is None else out | self.group_head(h, x, t)
 
+    @property
+    def narrow(self) -> bool:
+        """Whether its parameters are few for such a table: it gave up features of the numbers, or was narrow still."""
+        return self.width < _NARROW or "mixtures" in self.settings
+
     def passed(self, h: Tensor) -> Tensor:
         """(B, width) through the blocks, ``passes`` times, at unit size."""
         for _ in range(self.passes):
@@ -311,7 +314,7 @@ class TableMLP(nn.Module):
             fits = (sized(width, rank, mixtures) for width in range(8, 1025, 8))
             count, found = max((f for f in fits if f[0] <= most), key=lambda f: f[0], default=(0, {"width": 0}))
             held = best["width"] if best else 0
-            cheap = held < NARROW and rank >= _LOW  # below, a low rank costs more than a narrow layer
+            cheap = held < _NARROW and rank >= _LOW  # below, a low rank costs more than a narrow layer
             if found["width"] > (held if cheap else 2 * held):
                 hidden = found["width"] + (most - count) // (depth * (3 * found["width"] + 2))
                 best = found | {"hidden": hidden}

@@ -234,7 +234,7 @@ def test_fit_leaves_directories_of_others_alone(here, capsys, tmp_path):
 
 
 def test_fit_says_when_preset_nano_is_narrow(here, capsys, tmp_path):
-    wide = pd.DataFrame({f"c{k}": np.arange(400) % 10 for k in range(100)})
+    wide = pd.DataFrame({f"c{k}": np.arange(400) % 10 for k in range(200)})
     wide.to_csv(tmp_path / "wide.csv", index=False)
     hint = "--preset small learns such a table better"
     call = ("fit", "--minutes", "0.002", "--out", tmp_path / "model")

@@ -72,7 +72,7 @@ def test_networks_of_one_size(bench, sizes, numbers):
 
 def test_a_coordinate_enters_by_its_own_row(bench):
     """Columns of 2 and 3 coordinates: rows 0, 1 and 3, 4, 5 are theirs, 2 and 6 the noise's; a clean one shows none."""
-    model = bench.CodedMLP((2, 3), 1, width=8, hidden=8, depth=1, rank=8)
+    model = bench.CodedMLP((2, 3), 1, width=8, hidden=8, depth=1, passes=1, rank=8)
     assert model.rows.tolist() == [0, 1, 3, 4, 5, 2, 6]
     assert model.first.tolist() == [0, 2]
     assert model.column.tolist() == [0, 0, 1, 1, 1]

@@ -398,9 +398,7 @@ def test_a_model_that_is_read_again_draws_the_same(fitted, tmp_path):
     assert any(rule.within for rule in again.codec.schema.rules)
     drawn = fitted.sample(100, rng=4)
     pd.testing.assert_frame_equal(again.sample(100, rng=4), drawn)
-    pd.testing.assert_frame_equal(
-        again.sample(30, rng=4), drawn[:30]
-    )  # chances are of a row, not of how many there are
+    pd.testing.assert_frame_equal(again.sample(30, rng=4), drawn[:30])  # a row's chances are its own
 
 
 def test_the_report_counts_them(tmp_path):

@@ -28,7 +28,7 @@ class Fit:
 
     def run(self, args: argparse.Namespace) -> int:
         """Train and save; after Ctrl-C what there is, and exit code 130."""
-        from de_plugins.tabular.backbone import NARROW, TableMLP
+        from de_plugins.tabular.backbone import TableMLP
         from de_plugins.tabular.synthesizer import TableSynthesizer
 
         check_artifact_target(args.out)
@@ -51,7 +51,7 @@ class Fit:
             f"{synthesizer.parameters:,} parameters, {synthesizer.steps:,} steps in {synthesizer.seconds:.0f} s{loss}"
         )
         network = synthesizer.model
-        if args.preset == "nano" and isinstance(network, TableMLP) and network.width < NARROW:
+        if args.preset == "nano" and isinstance(network, TableMLP) and network.narrow:
             print("the columns leave preset nano a narrow network; --preset small learns such a table better")
         if synthesizer.interrupted:
             print(f"interrupted; {args.out} holds what was learned so far and can be used")
