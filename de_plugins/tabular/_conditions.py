@@ -101,6 +101,6 @@ def fill_table(
                 c: filled_in(column_of(plain, c), column_of(mine, c), holes[c].to_numpy(), codec.schema[c].dtype, c)
                 for c in plain.columns
             }
-            kept = keep_rules(codec, pd.DataFrame(filled), holes, seed_of(stream(seed, "rules", first + k)))
+            kept = keep_rules(codec, pd.DataFrame(filled), holes)
             out.append(close_sums(codec, kept, holes).set_axis(table.index))
     return out

@@ -8,9 +8,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pandas as pd
-import torch
 
-from de_core.rng import stream
 from de_plugins.tabular._numeric import EXACT
 from de_plugins.tabular._plain import filled_in, from_plain, to_plain
 from de_plugins.tabular._rules import FORMS, ORDER, Rule, holds
@@ -18,83 +16,45 @@ from de_plugins.tabular._variables import Classes, Number, slack_of, step_of
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.schema import column_of
 
-__all__ = ["chances", "keep_rules", "with_chances"]
-
-_LOOK = 50_000  # training rows whose distances from a rule are looked at
-_STRETCHES, _EACH = 16, 50  # of distances, and drawn rows that each of them holds at the least
+__all__ = ["keep_rules", "with_tolerances"]
 
 
-def keep_rules(
-    codec: TableCodec, frame: pd.DataFrame, free: Mapping[Any, Any] | pd.DataFrame, seed: int
-) -> pd.DataFrame:
+def keep_rules(codec: TableCodec, frame: pd.DataFrame, free: Mapping[Any, Any] | pd.DataFrame) -> pd.DataFrame:
     """A decoded table whose rows keep the rules of the schema that are in use.
 
     Cells that are not in order change places; the others take the value that the rule says, always or, where the rule
-    holds in a part of the rows, with a chance that depends on how near to it they were drawn. A row stays as it is
-    where a cell is missing, nothing is free, or the cell would leave what its column may hold.
+    holds in a part of the rows, if they were drawn near to it. A row stays as it is where a cell is missing, nothing is
+    free, or the cell would leave what its column may hold.
 
     Args:
         free: column -> whether its cells may move, one bool or one a row.
-        seed: of the chances; those of row i depend on it and i alone.
     """
     rules = _usable(codec)
     if not rules:
         return frame
     cells = _Cells(codec, frame, rules, free)
-    for rule, luck in zip(cells.turns(rules), _luck(rules, len(frame), seed), strict=True):
-        cells.settle(rule, luck)
+    for rule in cells.turns(rules):
+        cells.settle(rule)
     return cells.written(frame)
 
 
-def with_chances(codec: TableCodec, frame: pd.DataFrame, train: pd.DataFrame, seed: int) -> TableCodec:
-    """The codec whose rules of a part of the rows are kept by as many drawn rows as training had, and whose other
-    rows lie as far from them.
+def with_tolerances(codec: TableCodec, frame: pd.DataFrame) -> TableCodec:
+    """The codec whose rules of a part of the rows are kept by as many drawn rows as training had.
 
     Args:
-        frame: rows as the model draws them. train: the training table. seed: as of ``keep_rules``.
+        frame: rows as the model draws them.
     """
     rules, found = _usable(codec), {}
     cells = _Cells(codec, frame, rules, dict.fromkeys(frame, True))
-    real = _Cells(codec, train.iloc[:: -(-len(train) // _LOOK)], rules, dict.fromkeys(frame, False))
-    for rule, luck in zip(cells.turns(rules), _luck(rules, len(frame), seed), strict=True):
+    for rule in cells.turns(rules):
         if not rule.always:
-            found[rule] = attrs.evolve(rule, within=chances(cells.distance(rule), real.distance(rule), rule.share))
-        cells.settle(found.get(rule, rule), luck)
+            far = cells.distance(rule, *cells.said(rule), cells.keeps(rule))
+            far = np.sort(far[~np.isnan(far)])
+            within = float(far[int(np.ceil(rule.share * len(far))) - 1]) if len(far) else 0.0
+            found[rule] = attrs.evolve(rule, within=within if np.isfinite(within) else 0.0)
+        cells.settle(found.get(rule, rule))
     new = tuple(found.get(rule, rule) for rule in codec.schema.rules)
     return attrs.evolve(codec, schema=attrs.evolve(codec.schema, rules=new))
-
-
-def chances(drawn: np.ndarray, real: np.ndarray, share: float) -> tuple[tuple[float, float], ...]:
-    """With which chance a drawn row keeps a rule, by its distance: pairs of the end of a stretch and the chance in it.
-
-    Of n drawn rows (1 - share) n should not keep it, at distances d of the density g that training rows have which do
-    not keep it. Drawn rows that do not yet have the density f: each is left as it is with the chance
-    (1 - share) n g(d) / (n_f f(d)), at most 1, which is the posterior of its not keeping the rule, where a model blurs
-    those that do.
-
-    Args:
-        drawn, real: distances; 0 keeps the rule, infinite cannot, NaN is not looked at. share: of rows that keep it.
-    """
-    drawn, real = (d[~np.isnan(d)] for d in (drawn, real))
-    near, apart = np.sort(drawn[(drawn > 0) & np.isfinite(drawn)]), real[real > 0]
-    wanted = share * len(drawn) - (drawn == 0).sum()
-    if not len(near) or wanted <= 0:
-        return ()
-    stretches = max(1, min(_STRETCHES, len(near) // _EACH))
-    ends = np.unique(near[np.arange(1, stretches + 1) * len(near) // stretches - 1])
-    held = np.diff(np.searchsorted(near, ends, side="right"), prepend=0)
-    others = np.diff(np.searchsorted(np.sort(apart), ends, side="right"), prepend=0) / max(1, len(apart))
-    taken = 1 - np.minimum((1 - share) * len(drawn) * others / held, 1)
-    if not taken.any():
-        return ()
-    taken = np.minimum(taken * wanted / (taken @ held), 1)
-    return tuple((float(end), float(chance)) for end, chance in zip(ends, taken, strict=True))
-
-
-def _luck(rules: list[Rule], rows: int, seed: int) -> Iterator[np.ndarray]:
-    """Of each rule that is no order a number in [0, 1) for every row."""
-    count = sum(rule.form != ORDER for rule in rules)
-    yield from torch.rand(rows, count, generator=stream(seed, "rules"), dtype=torch.float64).numpy().T
 
 
 def _usable(codec: TableCodec) -> list[Rule]:
@@ -168,10 +128,9 @@ class _Cells:
         values, good = self.onto(rule.column, np.where(finite, value, 0.0))
         return values, good & finite
 
-    def distance(self, rule: Rule) -> np.ndarray:
-        """How far each row is from a rule, in normal scores: 0 where it keeps it, NaN where a cell is missing, infinite
-        where the column cannot hold what the rule says."""
-        (values, good), kept = self.said(rule), self.keeps(rule)
+    def distance(self, rule: Rule, values: np.ndarray, good: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """How far each row is from a rule, in normal scores, given ``said`` and ``keeps``; NaN where a cell is missing,
+        infinite where the column cannot hold what the rule says."""
         variable, far = self.variables[rule.column], np.full(self.rows, np.inf)
         if isinstance(variable, Number):
             column = self.values[rule.column]
@@ -179,23 +138,17 @@ class _Cells:
             far = np.where(good, np.abs(here - there), np.inf)
         return np.where(self.there(rule), np.where(kept, 0.0, far), np.nan)
 
-    def settle(self, rule: Rule, luck: np.ndarray) -> None:
-        """The column takes what the rule says, in all rows or those whose luck (n,) is below the chance; where it may
-        not move, the last of the others that may takes what is left. Cells that keep a rule move no more."""
+    def settle(self, rule: Rule) -> None:
+        """The column takes what the rule says, in rows so near to it; where it may not move, the last of the others
+        that may takes what is left. Cells that keep a rule move no more."""
         (values, good), kept = self.said(rule), self.keeps(rule)
-        near = self.there(rule) if rule.always else luck < self.chance(rule)
+        near = self.there(rule) if rule.always else self.distance(rule, values, good, kept) <= rule.within
         here = near & ~kept & good & self.free[rule.column]
         self.put(rule.column, values, here)
         done = kept | here | self._solve(rule, near & ~kept & ~self.free[rule.column])
         copy = rule.form == "equal" and rule.always  # which comes last, and takes nothing from what it copies
         for name in (rule.column, *(() if copy else rule.of)):
             self.free[name] = self.free[name] & ~done
-
-    def chance(self, rule: Rule) -> np.ndarray:
-        """That each row keeps a rule of a part of the rows."""
-        ends, chances = np.array([*rule.within, (np.inf, 0.0)]).T
-        far = self.distance(rule)
-        return np.where(np.isnan(far), 0.0, chances[np.searchsorted(ends[:-1], far)])
 
     def _solve(self, rule: Rule, left: np.ndarray) -> np.ndarray:
         """Of rows whose column stays as it is, those in which another one that may move took what is left, if the

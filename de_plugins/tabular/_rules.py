@@ -89,9 +89,8 @@ class Rule:
             two, or "at least" the other.
         of: the other columns.
         share: of the training rows, in which it holds.
-        within: of a rule that holds in a part of the rows: pairs of a distance from it, in normal scores, and the
-            chance that a row drawn up to there is taken for one that keeps it; farther ones are not. Set by ``fit``,
-            so that as many keep it as in training, and the others lie as far from it as there.
+        within: of a rule that holds in a part of the rows: how far from it, in normal scores, a drawn row is taken for
+            one that keeps it; set by ``fit``, so that as many do as in training.
         constant: of "distance".
         use: drawn rows are made to keep it.
         why: one sentence.
@@ -101,7 +100,7 @@ class Rule:
     form: str
     of: tuple[str | int, ...]
     share: float = 1.0
-    within: tuple[tuple[float, float], ...] = ()
+    within: float = 0.0
     constant: float = 0.0
     use: bool = True
     why: str = "set by hand"
@@ -117,7 +116,7 @@ class Rule:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON: only what applies to the form."""
-        out = attrs.asdict(self) | {"of": list(self.of), "within": [list(pair) for pair in self.within]}
+        out = attrs.asdict(self) | {"of": list(self.of)}
         for key, applies in {"within": not self.always, "constant": self.form == "distance"}.items():
             if not applies:
                 del out[key]
@@ -152,36 +151,16 @@ class Rule:
         for name in names:
             if not comparable(form, dtypes[name], dtypes[names[1]]):
                 raise DiffuseError(f"{where}: expected numbers of one kind, got {dtypes[name].name} in '{name}'")
-        within = data.get("within", [])
-        if not _are_chances(within):
-            raise DiffuseError(
-                f"{where}: expected within as pairs of a distance, in rising order, and a chance from 0 to 1, "
-                f"got {within!r}"
-            )
-        ranges = {"share": (0.0, 1.0), "constant": (-np.inf, np.inf)}
+        ranges = {"share": (0.0, 1.0), "within": (0.0, np.inf), "constant": (-np.inf, np.inf)}
         for key, (least, most) in ranges.items():
             value = data.get(key, 1.0)
-            if not _is_finite(value) or not least <= value <= most or (key == "share" and value == 0):
+            right = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+            if not right or not least <= value <= most or (key == "share" and value == 0):
                 raise DiffuseError(f"{where}: expected {key} as a number from {least:g} to {most:g}, got {value!r}")
         for key, kind, expected in (("use", bool, "true or false"), ("why", str, "text")):
             if key in data and not isinstance(data[key], kind):
                 raise DiffuseError(f"{where}: expected {key} as {expected}, got {data[key]!r}")
-        return cls(**{**data, "of": tuple(names[1:]), "within": tuple((float(d), float(p)) for d, p in within)})
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
-def _are_chances(pairs: Any) -> bool:
-    if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
-        return False
-    last = 0.0
-    for distance, chance in pairs:
-        if not (_is_finite(distance) and _is_finite(chance) and last <= distance and 0 <= chance <= 1):
-            return False
-        last = distance
-    return True
+        return cls(**{**data, "of": tuple(names[1:])})
 
 
 def comparable(form: str, one: DType, other: DType) -> bool:

@@ -22,7 +22,7 @@ from de_plugins.tabular._conditions import fill_table
 from de_plugins.tabular._drawing import draw_states
 from de_plugins.tabular._frames import as_pandas, same
 from de_plugins.tabular._held import hold
-from de_plugins.tabular._keeping import keep_rules, with_chances
+from de_plugins.tabular._keeping import keep_rules, with_tolerances
 from de_plugins.tabular._rates import rates
 from de_plugins.tabular._saving import build, load_table, save_table
 from de_plugins.tabular._sums import close_sums
@@ -201,7 +201,7 @@ class TableSynthesizer:
             self.codec = codec.calibrated(x["classes"], x["numbers"])
             if schema.rules:
                 drawn = self.codec.decode(x["classes"], x["numbers"], stream(own, "decode"), self.codec.scaled(x))
-                self.codec = with_chances(self.codec, drawn, frame, own)
+                self.codec = with_tolerances(self.codec, drawn)
         return self
 
     def _check(self) -> None:
@@ -280,7 +280,7 @@ class TableSynthesizer:
         frame = self._draw(self.model, n, None if held is None else held.states, steps, seed, progress, guidance)
         frame = frame if held is None else held.settle(frame)
         free = {name: name not in wanted for name in frame}
-        return self._back(close_sums(codec, keep_rules(codec, frame, free, seed), free))
+        return self._back(close_sums(codec, keep_rules(codec, frame, free), free))
 
     def impute(self, frame: Any, draws: int = 1, steps: int = _STEPS, *, rng: Rng | None = None) -> Any:
         """A table whose missing cells are filled with draws given the row's other cells, which stay as they are.
