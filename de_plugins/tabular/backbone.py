@@ -21,7 +21,7 @@ PRESETS = {"nano": 64_000, "small": 300_000, "base": 2_000_000}
 
 _DEPTH = {"nano": 2, "small": 3, "base": 4}
 _NARROW = 64  # a narrower network gives up rank of its class table and features of its numbers for width
-_PASSES = 3  # times that the blocks are passed
+_PASSES = 3  # times that the blocks are passed where numbers are drawn together; to classes it is next to nothing
 _RANKS = {"nano": 8, "small": 16, "base": 32}
 _LOW = 4  # the rank down to which a narrow network gives up
 _LEAST_VARIANCE = 1e-4  # of a direction: two columns that are the same differ by rounding
@@ -300,9 +300,10 @@ class TableMLP(nn.Module):
             raise DiffuseError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
         most, depth = PRESETS[preset], _DEPTH[preset]
         directions = count_directions(numbers, most)
+        passes = _PASSES if numbers + sum((groups or {}).values()) > 1 else 1
 
         def sized(width: int, rank: int, mixtures: int) -> tuple[int, dict[str, Any]]:
-            parts = {"width": width, "hidden": width, "depth": depth, "passes": _PASSES, "rank": rank}
+            parts = {"width": width, "hidden": width, "depth": depth, "passes": passes, "rank": rank}
             parts |= {"mixtures": mixtures, "directions": directions}
             return count_parameters(class_sizes, numbers, groups=groups, **parts), parts
 

@@ -56,6 +56,11 @@ def test_a_narrow_network_gives_up_rank_and_features_for_width():
     assert widest(many, 34, 8, 0) < widest(many, 34, 4, 0) < found["width"] == widest(many, 34, 4, 3)
 
 
+def test_numbers_that_are_drawn_together_are_passed_again():
+    for numbers, groups, passes in ((0, None, 1), (1, None, 1), (2, None, 3), (0, {"shares": 3}, 3)):
+        assert TableMLP.for_preset("nano", ADULT, numbers, groups)["passes"] == passes
+
+
 def widest(sizes, numbers, rank, mixtures):
     parts = {"depth": 2, "rank": rank, "mixtures": mixtures, "directions": count_directions(numbers, PRESETS["nano"])}
     fits = [w for w in range(8, 200, 8) if count_parameters(sizes, numbers, width=w, hidden=w, **parts) <= 64_000]
