@@ -103,7 +103,7 @@ class CodedMLP(TableMLP):
         self.slope.load_state_dict({name: torch.zeros_like(p) for name, p in self.slope.named_parameters()})
         self.coordinate_clock = ClockFeatures(1)
         self.column = torch.arange(len(dims)).repeat_interleave(torch.tensor(dims))
-        self.unit = torch.tensor(dims)[self.column].rsqrt()  # a column adds variance 1/D at the entry, as a class does
+        self.share = torch.tensor(dims)[self.column].rsqrt()  # a column adds variance 1/D at the entry, as a class does
         self.first = self.offsets - torch.arange(len(dims))  # coordinate of each column
         self.rows = torch.cat([self.own, self.offsets + torch.tensor(dims)])
 
@@ -113,10 +113,10 @@ class CodedMLP(TableMLP):
         assert self.velocity is not None
         code, number = x["classes"], x["numbers"]
         alpha, sigma = self.coordinate_clock(t["classes"]).unbind(-1)
-        shown, table = torch.cat([self.unit * alpha * code, sigma[:, self.first]], 1), self.table()
+        shown, table = torch.cat([self.share * alpha * code, sigma[:, self.first]], 1), self.table()
         h = self.passed(self.bias + shown @ table[self.rows] + self.numbers_in(number, t["numbers"])[0])
         level, slope = self.velocity(h).chunk(2, 1)
-        scores = functional.linear(self.asked(h), table[self.own], self.score_bias)
+        scores = functional.linear(self.asked(h), self.unit * table[self.own], self.score_bias)
         own = scores + self.slope(h)[:, self.column] * code
         return {"classes": own, "numbers": level + slope * number}
 

@@ -215,6 +215,8 @@ class TableMLP(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
         self.blocks = nn.ModuleList(GatedBlock(width, hidden) for _ in range(depth))
         self.asked = nn.Linear(width, width, bias=False) if self.class_sizes else None
+        # a step of Adam, of one size in each entry of `asked`, moves a score as far as one in vectors of its own would
+        self.unit = math.sqrt(len(shown)) / width
         if self.asked is not None:
             nn.init.zeros_(self.asked.weight)
         total = sum(self.class_sizes)
@@ -248,7 +250,7 @@ class TableMLP(nn.Module):
             h = h + self.groups_in(x, t)
         h = self.passed(h)
         if self.asked is not None:
-            weights = functional.embedding(self.own, table)
+            weights = self.unit * functional.embedding(self.own, table)
             out["classes"] = self._scored(self.asked, weights, h, x["classes"], t["classes"])
         if self.velocity is not None:
             level, slope = self.velocity(h).chunk(2, 1)
