@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from de_core.errors import DiffuseError
-from de_core.networks import ClockFeatures, GatedBlock
+from de_core.networks import GatedBlock
 from de_plugins.tabular._group_layers import GroupHead, GroupsIn, count_group_parameters
+from de_plugins.tabular._layers import FEATURES, ClassTable, Directions, NumbersIn
 
-__all__ = ["PRESETS", "ClassTable", "Directions", "NumbersIn", "TableMLP", "count_directions", "count_parameters"]
+__all__ = ["PRESETS", "TableMLP", "count_directions", "count_parameters"]
 
 PRESETS = {"nano": 64_000, "small": 300_000, "base": 2_000_000}
 """Most parameters of each preset, all counted: embedding tables, heads and biases too."""
@@ -24,122 +25,11 @@ _NARROW = 64  # a narrower network gives up rank of its class table and features
 _PASSES = 3  # times that the blocks are passed where numbers are drawn together; to classes it is next to nothing
 _RANKS = {"nano": 8, "small": 16, "base": 32}
 _LOW = 4  # the rank down to which a narrow network gives up
-_LEAST_VARIANCE = 1e-4  # of a direction: two columns that are the same differ by rounding
-_BANDS = 2  # frequencies of the sines and cosines of a number
-_FEATURES = 4 + 2 * _BANDS  # of a number
 _MIXTURES = 3  # of its features, that enter a narrow network in their place
 _SHAPES = (
     *((rank, 0) for rank in (32, 16, 12, 8, 6, _LOW)),
     *((rank, _MIXTURES) for rank in (_LOW, 3, 2, 1)),
 )  # ranks and mixtures, in the order in which they are given up
-
-
-class ClassTable(nn.Module):
-    """One vector of length ``width`` for each class of each column, (sum of sizes, width), held with few parameters.
-
-    A column of at most ``rank`` classes has its vectors directly; a larger one as codes (size, rank) times a basis
-    (rank, width) of its own, so that a column of a thousand classes costs a thousand short codes.
-
-    Args:
-        sizes: classes of each column, (D,).
-        width: of a vector. rank: of a large column.
-
-    At the start a sum of one vector a column has variance 1.
-    """
-
-    def __init__(self, sizes: Sequence[int], width: int, rank: int) -> None:
-        super().__init__()
-        small = [d for d, size in enumerate(sizes) if size <= rank]
-        large = [d for d, size in enumerate(sizes) if size > rank]
-        scale = 1 / math.sqrt(max(1, len(sizes)))
-        self.rank, self.longest = rank, max((sizes[d] for d in large), default=0)
-        self.direct = nn.Parameter(scale * torch.randn(sum(sizes[d] for d in small), width))
-        self.codes = nn.Parameter(torch.randn(sum(sizes[d] for d in large), rank))
-        self.bases = nn.Parameter(scale / math.sqrt(rank) * torch.randn(len(large), rank, width))
-        # where the rows lie: `slots` spreads the codes over (large column, class) with padding, `order` brings the
-        # rows of [direct; slots] into column order
-        slots = torch.zeros(len(large), self.longest, dtype=torch.int64)
-        starts, place, code = [0] * len(sizes), 0, 0
-        for d in small:
-            starts[d], place = place, place + sizes[d]
-        for k, d in enumerate(large):
-            slots[k, : sizes[d]] = torch.arange(code, code + sizes[d])
-            starts[d], code = place + k * self.longest, code + sizes[d]
-        order = [torch.arange(start, start + size) for start, size in zip(starts, sizes, strict=True)]
-        self.slots: Tensor
-        self.order: Tensor
-        self.register_buffer("slots", slots, persistent=False)
-        self.register_buffer(
-            "order", torch.cat(order) if order else torch.zeros(0, dtype=torch.int64), persistent=False
-        )
-
-    def forward(self) -> Tensor:
-        """All vectors, column after column."""
-        rows = self.direct
-        if self.longest:
-            spread = functional.embedding(self.slots, self.codes)
-            rows = torch.cat([rows, torch.bmm(spread, self.bases).flatten(0, 1)])
-        return functional.embedding(self.order, rows)
-
-
-class NumbersIn(nn.Module):
-    """What numbers add to the width, linear in x, alpha x, alpha, sigma, sines and cosines of x of each number, where
-    alpha = cos(pi t/2) and sigma = sin(pi t/2).
-
-    Args:
-        numbers: C. width: of what comes out.
-        mixtures: of each number's features, that enter in their place, which takes fewer parameters; 0 is none.
-    """
-
-    def __init__(self, numbers: int, width: int, mixtures: int) -> None:
-        super().__init__()
-        self.clock, self.waves = ClockFeatures(1), ClockFeatures(_BANDS)
-        mix = torch.randn(numbers, _FEATURES, mixtures) / math.sqrt(_FEATURES)
-        self.mix = nn.Parameter(mix) if mixtures else None
-        self.out = nn.Linear(numbers * (mixtures or _FEATURES), width)
-
-    def forward(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """x and t (B, C) -> (B, width), and alpha (B, C)."""
-        clock, own = self.clock(t), x[..., None]
-        alpha = clock[..., :1]
-        features = torch.cat([own, alpha * own, clock, self.waves(x)], 2)
-        if self.mix is not None:
-            features = torch.einsum("bcf,cfm->bcm", features, self.mix)
-        return self.out(features.flatten(1)), alpha[..., 0]
-
-
-class Directions(nn.Module):
-    r"""Numbers along the principal directions of the training table, each at its own scale at every time.
-
-    Let C = Q diag(l) Q' be the covariance of the numbers and x_i = alpha_i x0_i + sigma_i eps_i. Direction j of x has,
-    where the clocks agree, the variance :math:`s_j^2 = \alpha^2 l_j + \sigma^2`, and v = alpha eps - sigma x0 along it,
-    less its best linear prediction, has the variance :math:`l_j / s_j^2` where x0 is normal. So ``forward`` shows the
-    network what differs between columns that move together at full size however little it is, and ``back`` takes
-    outputs of unit size. Where clocks differ, alpha^2 and sigma^2 are means over the columns by the squares of Q.
-
-    Args:
-        numbers: C. count: k, the directions kept, those of least variance: the sharpest relations.
-        covariance: (C, C) of the training rows; None before weights are loaded.
-    """
-
-    def __init__(self, numbers: int, count: int, covariance: Tensor | None) -> None:
-        super().__init__()
-        found = torch.eye(numbers, dtype=torch.float64) if covariance is None else covariance.double()
-        variance, directions = torch.linalg.eigh((found + found.T) / 2)
-        # of the table, not trained, and counted with the parameters all the same
-        self.variance = nn.Parameter(variance[:count].clamp_min(_LEAST_VARIANCE).float(), requires_grad=False)
-        self.directions = nn.Parameter(directions[:, :count].float(), requires_grad=False)
-
-    def forward(self, x: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        """x and alpha (B, C) -> x along the directions at unit size, and the size of v there; (B, k) each."""
-        share = self.directions**2
-        signal = (alpha**2) @ share
-        scale = (signal * self.variance + (1 - signal).clamp_min(0.0)).clamp_min(_LEAST_VARIANCE).rsqrt()
-        return (x @ self.directions) * scale, self.variance.sqrt() * scale
-
-    def back(self, v: Tensor) -> Tensor:
-        """(B, k) along the directions -> (B, C)."""
-        return v @ self.directions.T
 
 
 def count_directions(numbers: int, most: int) -> int:
@@ -157,11 +47,11 @@ class TableMLP(nn.Module):
     Groups of shares enter by a linear layer of their own and have a head of their own (``_group_layers``).
 
     The first layer is linear in the one-hot classes (the mask is one more class of each column) and in features of the
-    numbers (``NumbersIn``). A masked column needs
-    no clock: what it shows is all there is to know (Ou et al. 2024, 2406.03736). The velocity of a number is a + b x
-    with a and b read from the last layer, which is exact where the posterior is normal, plus a part along the
-    principal directions of the table (``Directions``), along which the entry sees it too. At the start a class has its
-    training share and the velocity is 0, the best constant for a standard normal column.
+    numbers (``NumbersIn``). A masked column needs no clock: what it shows is all there is to know (Ou et al. 2024,
+    2406.03736). The velocity of a number is a + b x with a and b read from the last layer, which is exact where the
+    posterior is normal, plus a part along the principal directions of the table (``Directions``), along which the entry
+    sees it too. At the start a class has its training share and the velocity is 0, the best constant for a standard
+    normal column.
 
     Args:
         class_sizes: (D,). numbers: C.
@@ -250,8 +140,7 @@ class TableMLP(nn.Module):
             h = h + self.groups_in(x, t)
         h = self.passed(h)
         if self.asked is not None:
-            weights = self.unit * functional.embedding(self.own, table)
-            out["classes"] = self._scored(self.asked, weights, h, x["classes"], t["classes"])
+            out["classes"] = self._scored(self.asked, table, h, x["classes"], t["classes"])
         if self.velocity is not None:
             level, slope = self.velocity(h).chunk(2, 1)
             out["numbers"] = level + slope * x["numbers"]
@@ -271,7 +160,7 @@ class TableMLP(nn.Module):
                 h = block(h)
         return functional.layer_norm(h, (self.width,))
 
-    def _scored(self, asked: nn.Linear, weights: Tensor, h: Tensor, classes: Tensor, t: Tensor) -> Tensor:
+    def _scored(self, asked: nn.Linear, table: Tensor, h: Tensor, classes: Tensor, t: Tensor) -> Tensor:
         """Scores where a class is masked or its clock says that it might be; of other rows nothing is asked: 0.
 
         In training by row. In drawing all rows or none, as while numbers are drawn: a product of as many rows as are
@@ -281,7 +170,7 @@ class TableMLP(nn.Module):
         drawing = not torch.is_grad_enabled()
         if drawing and not len(index):
             return h.new_zeros(()).expand(len(h), len(self.shares))
-        bias = self.shares + self.score_bias
+        weights, bias = self.unit * functional.embedding(self.own, table), self.shares + self.score_bias
         if drawing or len(index) == len(h):
             return functional.linear(asked(h), weights, bias)
         found = functional.linear(asked(h.index_select(0, index)), weights, bias)
@@ -354,7 +243,7 @@ def count_parameters(
 
     table = sum(n * width if n <= rank else n * rank + rank * width for n in (size + 1 for size in class_sizes))
     blocks = depth * (width * 2 * hidden + 2 * hidden + hidden * width + width)
-    shown = mixtures * (_FEATURES + width) or _FEATURES * width
+    shown = mixtures * (FEATURES + width) or FEATURES * width
     entry = numbers * shown + width if numbers else 0
     asked = width * width + 2 * sum(class_sizes) if class_sizes else 0
     heads = asked + 2 * numbers * (width + 1)

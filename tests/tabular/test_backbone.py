@@ -7,15 +7,8 @@ import torch
 
 from de_core import DiffuseError
 from de_core.plugins import get_component
-from de_plugins.tabular.backbone import (
-    PRESETS,
-    ClassTable,
-    Directions,
-    NumbersIn,
-    TableMLP,
-    count_directions,
-    count_parameters,
-)
+from de_plugins.tabular._layers import ClassTable, Directions, NumbersIn
+from de_plugins.tabular.backbone import PRESETS, TableMLP, count_directions, count_parameters
 
 ADULT = (73, 9, 16, 16, 7, 15, 6, 5, 2, 119, 92, 94, 42, 2)
 TABLES = [(ADULT, 1), ((), 10), ((2,), 10), ((10,) * 200, 0), ((3,), 0), ((500,) * 4, 3)]
