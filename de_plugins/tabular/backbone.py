@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -105,8 +104,9 @@ class TableMLP(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
         self.blocks = nn.ModuleList(GatedBlock(width, hidden) for _ in range(depth))
         self.asked = nn.Linear(width, width, bias=False) if self.class_sizes else None
-        # a step of Adam, of one size in each entry of `asked`, moves a score as far as one in vectors of its own would
-        self.unit = math.sqrt(len(shown)) / width
+        # a step of Adam, of one size in each entry of `asked`, which the columns share, moves scores as far as one in
+        # vectors of their own would
+        self.unit = len(shown) / width
         if self.asked is not None:
             nn.init.zeros_(self.asked.weight)
         total = sum(self.class_sizes)

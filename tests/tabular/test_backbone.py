@@ -96,7 +96,7 @@ def test_classes_enter_and_are_scored_by_one_table():
     hot = torch.cat([torch.nn.functional.one_hot(x["classes"][:, d], n + 1) for d, n in enumerate(sizes)], 1)
     table = network.table()
     h = torch.nn.functional.layer_norm(hot.float() @ table + network.bias, (8,))
-    expected = (h @ network.asked.weight.T @ table.T)[:, [0, 1, 2, 3, *range(5, 14)]] * 2**0.5 / 8
+    expected = (h @ network.asked.weight.T @ table.T)[:, [0, 1, 2, 3, *range(5, 14)]] * 2 / 8
     # two sums of order 10 each: float32 roundings
     torch.testing.assert_close(network(x, t)["classes"], expected, atol=1e-4, rtol=1e-5)
 
@@ -104,20 +104,20 @@ def test_classes_enter_and_are_scored_by_one_table():
 @pytest.mark.parametrize("columns", [1, 30])
 @pytest.mark.parametrize("width", [16, 128])
 def test_a_first_step_moves_scores_as_far_at_any_size(columns, width):
-    """Adam's first step is lr in every entry of ``asked``, towards v h' of one class: its score moves by
-    lr sqrt(D)/width sum |v| sum |h|, where v has entries of variance 1/D and h of 1: by lr width 2/pi, give or take
-    what the entries of one draw are, some 1/sqrt(width) of it, as score vectors of their own would by lr sum |h|."""
+    """Adam's first step is lr in every entry of ``asked``, towards V h' where V = sum v of one class a column: of these
+    a score moves by lr D/width sum |V| sum |h| / D in the mean, where V and h have entries of variance 1: by
+    lr width 2/pi, as score vectors of their own would by lr sum |h|, give or take what the entries of one draw are: a
+    sum of them varies by .76/sqrt(width) of itself, of which five are allowed."""
     torch.manual_seed(0)
-    network = TableMLP((2,) * columns, 0, width=width, hidden=8, depth=0, passes=1, rank=2)
-    x = {"classes": torch.full((1, columns), 2)}
-    t = {"classes": torch.ones(1, columns)}
-    network(x, t)["classes"][0, 0].backward()
-    before = network(x, t)["classes"][0, 0].item()
+    network = TableMLP((2,) * columns, 0, width=width, hidden=8, depth=0, passes=1, rank=3)
+    x, t = {"classes": torch.full((1, columns), 2)}, {"classes": torch.ones(1, columns)}
+    network(x, t)["classes"][0, ::2].sum().backward()
+    before = network(x, t)["classes"][0, ::2].mean().item()
     assert network.asked is not None
     with torch.no_grad():
         network.asked.weight.add_(1e-3 * network.asked.weight.grad.sign())
-    moved = network(x, t)["classes"][0, 0].item() - before
-    assert moved == pytest.approx(1e-3 * width * 2 / math.pi, rel=4 / width**0.5)
+    moved = network(x, t)["classes"][0, ::2].mean().item() - before
+    assert moved == pytest.approx(1e-3 * width * 2 / math.pi, rel=5 * 0.76 / width**0.5)
 
 
 def test_blocks_are_passed_again():
