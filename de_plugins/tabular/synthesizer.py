@@ -92,7 +92,7 @@ class TableSynthesizer:
         seed: int = 0,
         *,
         max_steps: int | None = None,
-        batch_size: int = 2048,
+        batch_size: int = 1024,
         lr: float | None = None,
         backbone: str = "table-mlp",
         objective: str = "simple",
