@@ -6,7 +6,7 @@ from typing import Any
 
 __all__ = ["rates"]
 
-_LR = {"nano": 6e-3, "small": 2e-3, "base": 1e-3, "paper": 1e-3}  # the last of the authors' network
+_LR = {"nano": 4e-3, "small": 2e-3, "base": 1e-3, "paper": 1e-3}  # the last of the authors' network
 _PAPER: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.03, "betas": (0.9, 0.9)}  # the authors'
 _MEMORY = 300, 800  # passes over the table that the weights look back on, and steps at the least
 
