@@ -3,9 +3,9 @@
     python benchmarks/tabular_scaling.py [--rows 1000 10000 ...] [--columns 10 100 ...] [--threads T]
 
 Simulated tables, half of the columns numbers and half text of eight categories. Each size runs in a process of its own:
-coding the table, ten training steps at batch 2048 (fewer rows, fewer), sampling as many rows as there are (at most
-20,000, ten steps), peak memory (Linux). The exponent is the slope of log time, or log memory beyond an empty process's,
-between the two largest sizes: 1 is linear. Prints one JSON object.
+coding the table, ten training steps of the default batch (fewer rows, fewer), sampling as many rows as there are (at
+most 20,000, ten steps), peak memory (Linux). The exponent is the slope of log time, or log memory beyond an empty
+process's, between the two largest sizes: 1 is linear. Prints one JSON object.
 """
 
 from __future__ import annotations

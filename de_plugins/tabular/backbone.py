@@ -174,7 +174,7 @@ class TableMLP(nn.Module):
         if drawing or len(index) == len(h):
             return functional.linear(asked(h), weights, bias)
         found = functional.linear(asked(h.index_select(0, index)), weights, bias)
-        return found.new_zeros(len(h), len(bias)).index_copy(0, index, found)
+        return found.new_zeros(len(h), len(bias)).index_copy_(0, index, found)
 
     @classmethod
     def for_preset(
