@@ -28,8 +28,8 @@ def draw_states(
     """Clean states by name, with "classes" (n, D) and "numbers" (n, C) even where the process has none.
 
     Args:
-        steps: network calls a row. tied: whether all clocks fall together, as in a network that was trained so; else,
-            where there are calls enough, one modality after the other (``draw_order``).
+        steps: network calls a row, at most. tied: whether all clocks fall together, as in a network that was trained
+            so; else, where there are calls enough, one modality after the other (``draw_order``).
     """
     x: dict[str, Tensor] = {}
     if joint is not None and model is not None:
@@ -56,13 +56,18 @@ def draw_states(
 
 
 def _shares(joint: JointProcess, order: tuple[str, ...], steps: int) -> dict[str, int]:
-    """The calls of each modality: at most one a class column and an even share; the others take the rest.
+    """The calls of each modality: at most one a class column and an even share; the others take the rest, but a single
+    number no more than half of all: its flow is along a line, where more calls change next to nothing.
 
     What is given is not looked at: the number of calls would hang on all rows, and a row with it on the others.
     """
     counts, left = {}, steps
     for k, name in enumerate(order):
-        most = left if name != "classes" or len(order) == 1 else joint.modalities[name].event_shape[0]
+        columns, most = joint.modalities[name].event_shape[0], left
+        if len(order) > 1 and name == "classes":
+            most = columns
+        elif len(order) > 1 and name == "numbers" and columns == 1:
+            most = max(1, steps // 2)
         counts[name] = min(left // (len(order) - k), most)
         left -= counts[name]
     return counts

@@ -260,7 +260,7 @@ class TableSynthesizer:
                 ``Given(value, level)``, the value noised to a level in [0, 1] and drawn with the rest. Exact under the
                 model for values and one set; several sets by resampling (``_among``).
             guidance: towards the given columns.
-            steps: network calls a row.
+            steps: network calls a row, at most.
             rng: ``seed`` by default.
             progress: called with (rows done, rows).
 
@@ -290,7 +290,7 @@ class TableSynthesizer:
         Args:
             frame: the training columns, in any order.
             draws: independent fillings.
-            steps: network calls a row.
+            steps: network calls a row, at most.
             rng: ``seed`` by default.
 
         Returns:

@@ -525,3 +525,25 @@ def test_what_a_table_is_held_by_hangs_on_its_rows(monkeypatch, rows, objective,
         quick(batch_size=64, objective=objective, patience=3).fit(frame)
     assert math.isclose(seen["weight_decay"], decay, rel_tol=1e-2)
     assert (seen["patience"], seen["held_out"] is not None) == ((3, True) if watched else (None, False))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "numbers", "calls"),
+    [((3, 4), 1, 2 + 25), ((3, 4), 2, 2 + 48), ((2,) * 40, 1, 25 + 25), ((), 1, 50), ((3, 4), 0, 50)],
+)
+def test_calls_of_the_network_are_shared_out(sizes, numbers, calls):
+    """Of 50: one a class column, at most half; numbers the rest, one number alone at most half."""
+    from de_plugins.tabular._drawing import draw_states
+    from de_plugins.tabular.process import table_process
+
+    made = 0
+
+    def model(x, t):
+        nonlocal made
+        made += 1
+        rows = len(next(iter(x.values())))
+        return {"classes": torch.zeros(rows, sum(sizes)), "numbers": torch.zeros(rows, numbers)}
+
+    x = draw_states(table_process(sizes, numbers), model, 2, None, 50, 0)
+    assert made == calls
+    assert (x["classes"].shape, x["numbers"].shape) == ((2, len(sizes)), (2, numbers))

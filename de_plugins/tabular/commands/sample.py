@@ -33,7 +33,9 @@ class Sample:
             help="what all rows have: a value, a range 30..40 (an end may be left out), a set A|B",
         )
         parser.add_argument("--guidance", metavar="W[,SIGMA]", help="towards the given columns, sigma 1 by default")
-        parser.add_argument("--steps", metavar="N", type=int, default=50, help="network calls a row (default 50)")
+        parser.add_argument(
+            "--steps", metavar="N", type=int, default=50, help="network calls a row, at most (default 50)"
+        )
         parser.add_argument("--seed", metavar="S", type=int, default=0)
 
     def run(self, args: argparse.Namespace) -> int:
