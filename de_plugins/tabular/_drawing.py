@@ -61,13 +61,12 @@ def _shares(joint: JointProcess, order: tuple[str, ...], steps: int) -> dict[str
 
     What is given is not looked at: the number of calls would hang on all rows, and a row with it on the others.
     """
+    if len(order) == 1:
+        return {order[0]: steps}
     counts, left = {}, steps
     for k, name in enumerate(order):
-        columns, most = joint.modalities[name].event_shape[0], left
-        if len(order) > 1 and name == "classes":
-            most = columns
-        elif len(order) > 1 and name == "numbers" and columns == 1:
-            most = max(1, steps // 2)
+        columns = joint.modalities[name].event_shape[0]
+        most = {"classes": columns, "numbers": steps // 2 if columns == 1 else steps}.get(name, steps)
         counts[name] = min(left // (len(order) - k), most)
         left -= counts[name]
     return counts
