@@ -27,7 +27,7 @@ from torch.optim.swa_utils import AveragedModel
 from de_core.best import Best
 from de_core.checkpoint import load_checkpoint, save_checkpoint
 from de_core.distributed import World, stops
-from de_core.engine import autocast, check_precision, get_strategy, power_average
+from de_core.engine import autocast, check_precision, get_strategy, keep_memory, power_average
 from de_core.errors import DiffuseError
 from de_core.joint import JointProcess
 from de_core.modality import Noised
@@ -175,6 +175,7 @@ class Trainer:
             raise DiffuseError("training data: expected at least 1 row, got 0")
         size = min(self.batch_size, len(source))
         self._check_rows(size)
+        keep_memory()
         self.model.train()
         self.started = time.perf_counter() - self.seconds
         logged, saved, stop = -math.inf, self.seconds, False

@@ -4,11 +4,13 @@ side."""
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from de_core.families.jump import guided_log_probs, inverse_cdf
 from de_core.rng import fork
@@ -110,6 +112,33 @@ class Regular(Layout):
         return moved
 
 
+class _Entropy(torch.autograd.Function):
+    """log sum_k exp(o_k) - o_x of each segment, (B, L), whose gradient, softmax(o) - 1{k = x}, is of the exponentials
+    that were there already: a third of the memory that a chain of operations would go through.
+
+    Args:
+        output: (B, N). place: of x in a row of the output, (B, L). segment: of each score, (N,).
+        masses: of the layout.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Tensor, place: Tensor, segment: Tensor, masses: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> Tensor:
+        top, above, mass = masses(output)
+        ctx.save_for_backward(above, mass, place, segment)
+        return top + mass.log() - output.gather(-1, place)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # the decorator has no types
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor, None, None, None]:
+        (above, mass, place, segment), (grad,) = ctx.saved_tensors, grad_outputs
+        found = (grad / mass).index_select(-1, segment).mul_(above)
+        return found.scatter_add_(-1, place, -grad), None, None, None
+
+
 class Ragged(Layout):
     """Element l has sizes[l] classes; output (sum of sizes,), element after element. The event is (len(sizes),)."""
 
@@ -129,8 +158,8 @@ class Ragged(Layout):
     def sizes(self, device: torch.device) -> Tensor:
         return self._on(device)[0]
 
-    def log_normaliser(self, output: Tensor) -> Tensor:
-        """The log of the sum of exponentials of each segment, (B, L).
+    def masses(self, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The largest score of each segment, (B, L), the exponentials of what is above it, and their sums, (B, L).
 
         Of few segments by a product with zeros and ones, which would grow with their number; of more by scattered sums.
         """
@@ -139,21 +168,24 @@ class Ragged(Layout):
         if len(sizes) <= _FEW:
             top = torch.stack([part.amax(-1) for part in scores.split(self._sizes.tolist(), -1)], -1)
             member = torch.nn.functional.one_hot(segment, len(sizes)).to(output.dtype)
-            return top + ((output - top.index_select(-1, segment)).exp() @ member).log()
+            above = (output - top.index_select(-1, segment)).exp()
+            return top, above, above @ member
         index = segment.expand(output.shape)
         top = scores.new_full((*output.shape[:-1], len(sizes)), -torch.inf).scatter_reduce(-1, index, scores, "amax")
-        mass = torch.zeros_like(top)
-        return top + mass.scatter_add(-1, index, (output - top.gather(-1, index)).exp()).log()
+        above = (output - top.gather(-1, index)).exp()
+        return top, above, torch.zeros_like(top).scatter_add(-1, index, above)
 
     def log_softmax(self, output: Tensor) -> Tensor:
         segment = self._on(output.device)[2]
-        return output - self.log_normaliser(output).gather(-1, segment.expand(output.shape))
+        top, _, mass = self.masses(output)
+        return output - (top + mass.log()).gather(-1, segment.expand(output.shape))
 
     def pick(self, log_probs: Tensor, index: Tensor) -> Tensor:
         return log_probs.gather(-1, self._on(log_probs.device)[1] + index)
 
     def cross_entropy(self, output: Tensor, index: Tensor) -> Tensor:
-        return self.log_normaliser(output) - self.pick(output, index)
+        _, offsets, segment = self._on(output.device)
+        return _Entropy.apply(output, offsets + index, segment, self.masses)
 
     def _grid(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Where class k of element l lies in the flat output, (L, largest), and whether there is one."""

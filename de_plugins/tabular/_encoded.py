@@ -45,7 +45,7 @@ class Encoded:
 
 def take(coded: Encoded, index: Tensor) -> Encoded:
     """Some rows of a coded table."""
-    return _each([coded], lambda parts: parts[0][index])
+    return _each([coded], lambda parts: parts[0].index_select(0, index))
 
 
 def joined(parts: Sequence[Encoded]) -> Encoded:

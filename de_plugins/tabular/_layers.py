@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from torch.nn import functional
 
 from de_core.networks import ClockFeatures
 
-__all__ = ["FEATURES", "ClassTable", "Directions", "NumbersIn"]
+__all__ = ["FEATURES", "ClassTable", "Directions", "NumbersIn", "RowSums"]
 
 _LEAST_VARIANCE = 1e-4  # of a direction: two columns that are the same differ by rounding
 _BANDS = 2  # frequencies of the sines and cosines of a number
@@ -64,6 +65,27 @@ class ClassTable(nn.Module):
             spread = functional.embedding(self.slots, self.codes)
             rows = torch.cat([rows, torch.bmm(spread, self.bases).flatten(0, 1)])
         return functional.embedding(self.order, rows)
+
+
+class RowSums(torch.autograd.Function):
+    """The sums of rows of a table, (rows, width), at an index (B, D): (B, width).
+
+    As ``embedding_bag``; its gradient goes to the rows column by column, without the sort of all of the index.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.rows = len(table)
+        return functional.embedding_bag(index, table, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        (index,), (grad,) = ctx.saved_tensors, grad_outputs
+        found = grad.new_zeros(ctx.rows, grad.shape[1])
+        for column in index.T.contiguous():
+            found = found.index_add_(0, column, grad)
+        return found, None
 
 
 class NumbersIn(nn.Module):

@@ -12,7 +12,7 @@ from torch.nn import functional
 from de_core.errors import DiffuseError
 from de_core.networks import GatedBlock
 from de_plugins.tabular._group_layers import GroupHead, GroupsIn, count_group_parameters
-from de_plugins.tabular._layers import FEATURES, ClassTable, Directions, NumbersIn
+from de_plugins.tabular._layers import FEATURES, ClassTable, Directions, NumbersIn, RowSums
 
 __all__ = ["PRESETS", "TableMLP", "count_directions", "count_parameters"]
 
@@ -129,7 +129,7 @@ class TableMLP(nn.Module):
     def forward(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> dict[str, Tensor]:
         h, out, along, table = self.bias, {}, None, self.table()
         if self.class_sizes:
-            h = h + functional.embedding_bag(x["classes"] + self.offsets, table, mode="sum")
+            h = h + RowSums.apply(table, x["classes"] + self.offsets)
         if self.numbers_in is not None:
             shown, alpha = self.numbers_in(x["numbers"], t["numbers"])
             h = h + shown

@@ -197,7 +197,7 @@ class TableTimes:
             return torch.rand(shape, generator=rng, device=rng.device)
 
         order = draw_order(shapes)
-        u = (uniform(batch).argsort()[:, None] + uniform(1)) / batch
+        u = (torch.randperm(batch, generator=rng, device=rng.device)[:, None] + uniform(1)) / batch
         moves = (uniform(batch, 1) * len(order)).floor()
         kind, share = uniform(batch, 1), uniform(batch, 1)
         out = {}

@@ -7,7 +7,7 @@ import torch
 
 from de_core import DiffuseError
 from de_core.plugins import get_component
-from de_plugins.tabular._layers import ClassTable, Directions, NumbersIn
+from de_plugins.tabular._layers import ClassTable, Directions, NumbersIn, RowSums
 from de_plugins.tabular.backbone import PRESETS, TableMLP, count_directions, count_parameters
 
 ADULT = (73, 9, 16, 16, 7, 15, 6, 5, 2, 119, 92, 94, 42, 2)
@@ -83,6 +83,16 @@ def test_class_table_is_the_direct_rows_and_the_products_in_column_order():
             small += size
     # sums of three products of numbers of order 1, in another order: a few float32 roundings
     torch.testing.assert_close(rows, torch.cat(expected), atol=1e-6, rtol=1e-5)
+
+
+def test_sums_of_rows_have_the_derivatives_of_a_sum_of_rows():
+    """Of the first and the second order, rows taken often, once and never."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(9, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    index = torch.randint(8, (20, 4), generator=generator)
+    torch.testing.assert_close(RowSums.apply(table, index), table[index].sum(1))
+    assert torch.autograd.gradcheck(lambda rows: RowSums.apply(rows, index), table)
+    assert torch.autograd.gradgradcheck(lambda rows: RowSums.apply(rows, index) ** 2, table)
 
 
 def test_classes_enter_and_are_scored_by_one_table():
