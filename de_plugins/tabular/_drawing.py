@@ -9,6 +9,7 @@ from torch import Tensor
 
 from de_core import Given, JointProcess, NoisyGuidance
 from de_core.joint import Model
+from de_core.paths import Steps
 from de_plugins.tabular.process import draw_order, draw_path
 
 __all__ = ["draw_states"]
@@ -46,7 +47,7 @@ def draw_states(
             n,
             rng=seed,
             given=held,
-            steps=steps if tied else _shares(joint, order, steps),
+            steps=steps if tied else _shares(joint, order, steps, flows=not noisy),
             methods=methods,
             guidance=guidance,
             path=draw_path(order, tied),
@@ -55,18 +56,21 @@ def draw_states(
     return {"classes": torch.zeros(n, 0, dtype=torch.int64), "numbers": torch.zeros(n, 0)} | x
 
 
-def _shares(joint: JointProcess, order: tuple[str, ...], steps: int) -> dict[str, int]:
+def _shares(joint: JointProcess, order: tuple[str, ...], steps: int, flows: bool) -> dict[str, Steps]:
     """The calls of each modality: at most one a class column and an even share; the others take the rest, but a single
-    number no more than half of all: its flow is along a line, where more calls change next to nothing.
+    number, where it ``flows``, a quarter of all: its flow is along a line, where a dozen, closer at low noise, t =
+    u^1.5, draw what a hundred do.
 
     What is given is not looked at: the number of calls would hang on all rows, and a row with it on the others.
     """
     if len(order) == 1:
         return {order[0]: steps}
-    counts, left = {}, steps
+    counts: dict[str, Steps] = {}
+    left = steps
     for k, name in enumerate(order):
         columns = joint.modalities[name].event_shape[0]
-        most = {"classes": columns, "numbers": steps // 2 if columns == 1 else steps}.get(name, steps)
-        counts[name] = min(left // (len(order) - k), most)
-        left -= counts[name]
+        alone = name == "numbers" and columns == 1 and flows
+        count = min(left // (len(order) - k), columns if name == "classes" else max(1, steps // 4) if alone else steps)
+        counts[name] = [(1 - i / count) ** 1.5 for i in range(count)] if alone else count
+        left -= count
     return counts
