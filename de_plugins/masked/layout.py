@@ -113,8 +113,8 @@ class Regular(Layout):
 
 
 class _Entropy(torch.autograd.Function):
-    """log sum_k exp(o_k) - o_x of each segment, (B, L), whose gradient, softmax(o) - 1{k = x}, is of the exponentials
-    that were there already: a third of the memory that a chain of operations would go through.
+    """log sum_k exp(o_k) - o_x of each segment, (B, L), whose gradient, softmax(o) - 1{k = x}, is made of the
+    exponentials that are there already, in one pass. It has no second derivative.
 
     Args:
         output: (B, N). place: of x in a row of the output, (B, L). segment: of each score, (N,).

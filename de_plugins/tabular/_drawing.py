@@ -58,8 +58,8 @@ def draw_states(
 
 def _shares(joint: JointProcess, order: tuple[str, ...], steps: int, flows: bool) -> dict[str, Steps]:
     """The calls of each modality: at most one a class column and an even share; the others take the rest, but a single
-    number, where it ``flows``, a quarter of all: its flow is along a line, where a dozen, closer at low noise, t =
-    u^1.5, draw what a hundred do.
+    number, where it ``flows``, a third of all, which lie closer at low noise, at t = u^2: along a line so many are
+    enough.
 
     What is given is not looked at: the number of calls would hang on all rows, and a row with it on the others.
     """
@@ -70,7 +70,7 @@ def _shares(joint: JointProcess, order: tuple[str, ...], steps: int, flows: bool
     for k, name in enumerate(order):
         columns = joint.modalities[name].event_shape[0]
         alone = name == "numbers" and columns == 1 and flows
-        count = min(left // (len(order) - k), columns if name == "classes" else max(1, steps // 4) if alone else steps)
-        counts[name] = [(1 - i / count) ** 1.5 for i in range(count)] if alone else count
+        count = min(left // (len(order) - k), columns if name == "classes" else max(1, steps // 3) if alone else steps)
+        counts[name] = [(1 - i / count) ** 2 for i in range(count)] if alone else count
         left -= count
     return counts
