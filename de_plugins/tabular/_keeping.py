@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import attrs
 import numpy as np
 import pandas as pd
 
+from de_core.errors import DiffuseError
 from de_plugins.tabular._numeric import EXACT
 from de_plugins.tabular._plain import filled_in, from_plain, to_plain
 from de_plugins.tabular._rules import FORMS, ORDER, Rule, holds
@@ -17,6 +19,10 @@ from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.schema import column_of
 
 __all__ = ["keep_rules", "with_tolerances"]
+
+_TELLS = 0.1  # of the entropy of whether a row keeps a rule: a column of classes that tells as much is asked
+_LOOK = 50_000  # training rows that say so
+_FEW = 20  # rows of a class, drawn or in training: fewer do not say how many of them keep a rule
 
 
 def keep_rules(codec: TableCodec, frame: pd.DataFrame, free: Mapping[Any, Any] | pd.DataFrame) -> pd.DataFrame:
@@ -38,23 +44,44 @@ def keep_rules(codec: TableCodec, frame: pd.DataFrame, free: Mapping[Any, Any] |
     return cells.written(frame)
 
 
-def with_tolerances(codec: TableCodec, frame: pd.DataFrame) -> TableCodec:
-    """The codec whose rules of a part of the rows are kept by as many drawn rows as training had.
+def with_tolerances(codec: TableCodec, train: pd.DataFrame, drawn: pd.DataFrame) -> TableCodec:
+    """The codec whose rules of a part of the rows are kept by as many drawn rows as training had: in each class of the
+    column that tells most of a rule, where one tells a tenth of what there is to know.
 
     Args:
-        frame: rows as the model draws them.
+        drawn: rows as the model draws them.
     """
     rules, found = _usable(codec), {}
-    cells = _Cells(codec, frame, rules, dict.fromkeys(frame, True))
+    some = train.iloc[np.linspace(0, len(train) - 1, min(len(train), _LOOK)).astype(int)].reset_index(drop=True)
+    known = _Cells(codec, some, rules, dict.fromkeys(train, False))
+    cells = _Cells(codec, drawn, rules, dict.fromkeys(drawn, True))
     for rule in cells.turns(rules):
         if not rule.always:
+            by = known.teller(rule)
             far = cells.distance(rule, *cells.said(rule), cells.keeps(rule))
-            far = np.sort(far[~np.isnan(far)])
-            within = float(far[int(np.ceil(rule.share * len(far))) - 1]) if len(far) else 0.0
-            found[rule] = attrs.evolve(rule, within=within if np.isfinite(within) else 0.0)
+            within = _limits(far, cells.classes(by), known.shares(rule, by))
+            found[rule] = attrs.evolve(rule, by=by, within=within)
         cells.settle(found.get(rule, rule))
     new = tuple(found.get(rule, rule) for rule in codec.schema.rules)
     return attrs.evolve(codec, schema=attrs.evolve(codec.schema, rules=new))
+
+
+def _limits(far: np.ndarray, classes: np.ndarray, shares: np.ndarray) -> tuple[float, ...]:
+    """The distance within which lies a share of the rows of each class, and of all rows where it has few; 0 where the
+    column can hold what the rule says in none."""
+    there = ~np.isnan(far)
+    mean = float(shares[classes[there]].mean()) if there.any() else 0.0
+
+    def limit(distances: np.ndarray, share: float) -> float:
+        distances = np.sort(distances)
+        place = min(int(np.ceil(share * len(distances))), int(np.isfinite(distances).sum())) - 1
+        return float(distances[max(place, 0)]) if place >= 0 else 0.0
+
+    parts = [far[there & (classes == k)] for k in range(len(shares))]
+    return tuple(
+        limit(part, share) if len(part) >= _FEW else limit(far[there], mean)
+        for part, share in zip(parts, shares, strict=True)
+    )
 
 
 def _usable(codec: TableCodec) -> list[Rule]:
@@ -71,6 +98,7 @@ class _Cells:
         self.variables = {
             v.column.name: v for v in codec.variables if isinstance(v, Classes | Number) and v.column.name in names
         }
+        self.codec, self.frame, self._classes = codec, frame, {}
         self.rows, self.values, self.missing, self.free, self.moved = len(frame), {}, {}, {}, {}
         for name, variable in self.variables.items():
             dtype = variable.column.dtype
@@ -138,11 +166,66 @@ class _Cells:
             far = np.where(good, np.abs(here - there), np.inf)
         return np.where(self.there(rule), np.where(kept, 0.0, far), np.nan)
 
+    def classes(self, by: Any) -> np.ndarray:
+        """The class of each row in a column of classes, as it came, (n,) int64; 0 for None."""
+        if by is None:
+            return np.zeros(self.rows, dtype=np.int64)
+        if by not in self._classes:
+            series, variable = column_of(self.frame, by), self._asked(by)
+            unknown = series.isna().to_numpy() & (not variable.column.missing)
+            self._classes[by] = variable.encode(series, unknown)
+        return self._classes[by]
+
+    def _asked(self, by: Any) -> Classes:
+        for variable in self.codec.variables:
+            if variable.column.name == by and isinstance(variable, Classes):
+                return variable
+        raise DiffuseError(f"schema, rule by '{by}': expected a column of classes")
+
+    def teller(self, rule: Rule) -> Any:
+        """The column of classes with the most mutual information with whether a row keeps a rule; None where none has
+        a `_TELLS` part of its entropy. The error of its estimate, (classes - 1)/2n nats (Miller 1955), is taken off."""
+        there = self.there(rule)
+        kept, share = self.keeps(rule)[there], rule.share
+        least = -_TELLS * (share * math.log(share) + (1 - share) * math.log1p(-share)) if 0 < share < 1 else math.inf
+        best, most = None, least
+        for variable in self.codec.variables:
+            name = variable.column.name
+            if not isinstance(variable, Classes) or name in (rule.column, *rule.of) or not len(kept):
+                continue
+            classes = self.classes(name)[there]
+            joint = np.stack([np.bincount(classes[kept == k], minlength=variable.size) for k in (False, True)])
+            p = joint / joint.sum()
+            with np.errstate(divide="ignore", invalid="ignore"):
+                told = np.nansum(p * np.log(p / (p.sum(0) * p.sum(1, keepdims=True))))
+            told -= ((joint.sum(0) > 0).sum() - 1) / (2 * len(kept))
+            if told >= most:
+                best, most = name, float(told)
+        return best
+
+    def shares(self, rule: Rule, by: Any) -> np.ndarray:
+        """The share of the rows of each class of a column that keep a rule, drawn to that of all rows where there are
+        few, (classes,)."""
+        there, size = self.there(rule), 1 if by is None else self._asked(by).size
+        classes = self.classes(by)
+        every, kept = (np.bincount(classes[rows], minlength=size) for rows in (there, self.keeps(rule)))
+        return (kept + _FEW / 4 * rule.share) / (every + _FEW / 4)
+
+    def limits(self, rule: Rule) -> np.ndarray:
+        """How far from a rule each row may be, (n,)."""
+        size = 1 if rule.by is None else self._asked(rule.by).size
+        if len(rule.within or (0.0,)) != size:
+            raise DiffuseError(
+                f"schema, rule of '{rule.column}': expected within as {size} numbers, one a class of '{rule.by}', "
+                f"got {len(rule.within)}"
+            )
+        return np.array(rule.within or (0.0,))[self.classes(rule.by)]
+
     def settle(self, rule: Rule) -> None:
         """The column takes what the rule says, in rows so near to it; where it may not move, the last of the others
         that may takes what is left. Cells that keep a rule move no more."""
         (values, good), kept = self.said(rule), self.keeps(rule)
-        near = self.there(rule) if rule.always else self.distance(rule, values, good, kept) <= rule.within
+        near = self.there(rule) if rule.always else self.distance(rule, values, good, kept) <= self.limits(rule)
         here = near & ~kept & good & self.free[rule.column]
         self.put(rule.column, values, here)
         done = kept | here | self._solve(rule, near & ~kept & ~self.free[rule.column])

@@ -89,8 +89,10 @@ class Rule:
             two, or "at least" the other.
         of: the other columns.
         share: of the training rows, in which it holds.
-        within: of a rule that holds in a part of the rows: how far from it, in normal scores, a drawn row is taken for
-            one that keeps it; set by ``fit``, so that as many do as in training.
+        by: of a rule that holds in a part of the rows: a column of classes that tells in which, if there is one; set by
+            ``fit``, as is ``within``.
+        within: how far from the rule, in normal scores, a drawn row is taken for one that keeps it, in each class of
+            ``by``, else in all rows: so that as many do as in training.
         constant: of "distance".
         use: drawn rows are made to keep it.
         why: one sentence.
@@ -100,7 +102,8 @@ class Rule:
     form: str
     of: tuple[str | int, ...]
     share: float = 1.0
-    within: float = 0.0
+    by: str | int | None = None
+    within: tuple[float, ...] = ()
     constant: float = 0.0
     use: bool = True
     why: str = "set by hand"
@@ -116,9 +119,10 @@ class Rule:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON: only what applies to the form."""
-        out = attrs.asdict(self) | {"of": list(self.of)}
-        for key, applies in {"within": not self.always, "constant": self.form == "distance"}.items():
-            if not applies:
+        out = attrs.asdict(self) | {"of": list(self.of), "within": list(self.within)}
+        applies = {"by": self.by is not None, "within": bool(self.within), "constant": self.form == "distance"}
+        for key, use in applies.items():
+            if not use:
                 del out[key]
         return out
 
@@ -151,16 +155,23 @@ class Rule:
         for name in names:
             if not comparable(form, dtypes[name], dtypes[names[1]]):
                 raise DiffuseError(f"{where}: expected numbers of one kind, got {dtypes[name].name} in '{name}'")
-        ranges = {"share": (0.0, 1.0), "within": (0.0, np.inf), "constant": (-np.inf, np.inf)}
-        for key, (least, most) in ranges.items():
+        for key, (least, most) in {"share": (0.0, 1.0), "constant": (-np.inf, np.inf)}.items():
             value = data.get(key, 1.0)
-            right = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
-            if not right or not least <= value <= most or (key == "share" and value == 0):
+            if not _finite(value) or not least <= value <= most or (key == "share" and value == 0):
                 raise DiffuseError(f"{where}: expected {key} as a number from {least:g} to {most:g}, got {value!r}")
+        within = data.get("within", [])
+        if not isinstance(within, list) or not all(_finite(value) and value >= 0 for value in within):
+            raise DiffuseError(f"{where}: expected within as a list of numbers of at least 0, got {within!r}")
+        if data.get("by") is not None and data["by"] not in dtypes:
+            raise DiffuseError(f"{where}: column '{data['by']}' is not in the schema")
         for key, kind, expected in (("use", bool, "true or false"), ("why", str, "text")):
             if key in data and not isinstance(data[key], kind):
                 raise DiffuseError(f"{where}: expected {key} as {expected}, got {data[key]!r}")
-        return cls(**{**data, "of": tuple(names[1:])})
+        return cls(**{**data, "of": tuple(names[1:]), "within": tuple(float(value) for value in within)})
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def comparable(form: str, one: DType, other: DType) -> bool:

@@ -201,7 +201,7 @@ class TableSynthesizer:
             self.codec = codec.calibrated(x["classes"], x["numbers"])
             if schema.rules:
                 drawn = self.codec.decode(x["classes"], x["numbers"], stream(own, "decode"), self.codec.scaled(x))
-                self.codec = with_tolerances(self.codec, drawn)
+                self.codec = with_tolerances(self.codec, frame, drawn)
         return self
 
     def _check(self) -> None:

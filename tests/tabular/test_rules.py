@@ -340,11 +340,45 @@ def test_as_many_rows_keep_a_part_as_in_training():
     rule = next(r for r in Schema.infer(table).rules if r.form == "equal")
     codec = TableCodec.fit(table)
     drawn = mixed(table, "least", "most")
-    codec = with_tolerances(codec, drawn)
+    codec = with_tolerances(codec, table, drawn)
     out = keep_rules(codec, drawn.copy(), dict.fromkeys(table, True))
     kept = (out["most"] == out["least"]).mean()
     assert abs(kept - rule.share) < 0.01  # rows whose value cannot be held are few here
-    assert next(r for r in codec.schema.rules if r.form == "equal").within > 0
+    found = next(r for r in codec.schema.rules if r.form == "equal")
+    assert found.by is None
+    assert len(found.within) == 1
+    assert found.within[0] > 0
+
+
+def counted(n, seed):
+    """Orders, and how many parts each was sent in: of one part least and most are equal, of three never."""
+    rng = np.random.default_rng(seed)
+    table = orders(n, seed)[["least", "most", "kind"]]
+    table["parts"] = rng.integers(1, 4, n)
+    apart = table["least"] + np.round(rng.gamma(2, 200, n), 1)
+    equal = (table["parts"] == 1) | ((table["parts"] == 2) & (rng.random(n) < 0.5))
+    table["most"] = np.where(equal, table["least"], np.round(apart, 1))
+    return table
+
+
+def test_a_column_of_classes_tells_in_which_rows():
+    """By 2,000 rows, in each class as many as in training: within four binomial errors of both, and .02 of edges."""
+    table = counted(6000, 0)
+    drawn = mixed(table, "least", "most", "parts", "kind")
+    codec = with_tolerances(TableCodec.fit(table), table, drawn)
+    found = next(r for r in codec.schema.rules if r.form == "equal")
+    assert found.by == "parts"
+    assert len(found.within) == 3
+    out = keep_rules(codec, drawn.copy(), dict.fromkeys(table, True))
+    kept = (out["most"] == out["least"]).groupby(out["parts"]).mean()
+    for parts, share in {1: 1.0, 2: 0.5, 3: 0.0}.items():
+        assert abs(kept[parts] - share) < 4 * (share * (1 - share) * 2 / 2000) ** 0.5 + 0.02
+    schema = codec.schema
+    assert Schema.from_toml(schema.to_toml()) == schema
+    wrong = tuple(attrs.evolve(r, within=r.within[:2]) if r is found else r for r in schema.rules)
+    codec = attrs.evolve(codec, schema=attrs.evolve(schema, rules=wrong))
+    with pytest.raises(DiffuseError, match="expected within as 3 numbers, one a class of 'parts', got 2"):
+        keep_rules(codec, drawn.copy(), dict.fromkeys(table, True))
 
 
 def test_a_circle_is_never_found():
@@ -365,7 +399,7 @@ def test_text_keeps_them():
 def test_a_model_that_is_read_again_draws_the_same(fitted, tmp_path):
     fitted.save(tmp_path / "model")
     again = TableSynthesizer.load(tmp_path / "model")
-    assert any(rule.within > 0 for rule in again.codec.schema.rules)
+    assert any(rule.within for rule in again.codec.schema.rules)
     pd.testing.assert_frame_equal(again.sample(100, rng=4), fitted.sample(100, rng=4))
 
 
@@ -404,7 +438,9 @@ RIGHT = {"column": "gross", "form": "sum", "of": ["net", "tax"]}
         ({"form": ["sum"]}, "expected a form of"),
         ({"share": "all"}, "expected share as a number"),
         ({"share": -0.5}, "expected share as a number"),
-        ({"within": -1}, "expected within as a number"),
+        ({"within": -1}, "expected within as a list of numbers"),
+        ({"within": [0.1, -1]}, "expected within as a list of numbers"),
+        ({"by": "there"}, "column 'there' is not in the schema"),
         ({"constant": float("inf")}, "expected constant as a number"),
         ({"why": 3}, "expected why as text"),
         ({"share": 2.0}, "expected share as a number"),
