@@ -68,9 +68,13 @@ def _shares(joint: JointProcess, order: tuple[str, ...], steps: int, flows: bool
     counts: dict[str, Steps] = {}
     left = steps
     for k, name in enumerate(order):
-        columns = joint.modalities[name].event_shape[0]
+        columns, most = joint.modalities[name].event_shape[0], steps
         alone = name == "numbers" and columns == 1 and flows
-        count = min(left // (len(order) - k), columns if name == "classes" else max(1, steps // 3) if alone else steps)
+        if name == "classes":
+            most = columns
+        elif alone:
+            most = max(1, steps // 3)
+        count = min(left // (len(order) - k), most)
         counts[name] = [(1 - i / count) ** 2 for i in range(count)] if alone else count
         left -= count
     return counts

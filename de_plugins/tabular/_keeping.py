@@ -77,11 +77,9 @@ def _limits(far: np.ndarray, classes: np.ndarray, shares: np.ndarray) -> tuple[f
         place = min(int(np.ceil(share * len(distances))), int(np.isfinite(distances).sum())) - 1
         return float(distances[max(place, 0)]) if place >= 0 else 0.0
 
+    whole = limit(far[there], mean)
     parts = [far[there & (classes == k)] for k in range(len(shares))]
-    return tuple(
-        limit(part, share) if len(part) >= _FEW else limit(far[there], mean)
-        for part, share in zip(parts, shares, strict=True)
-    )
+    return tuple(limit(part, share) if len(part) >= _FEW else whole for part, share in zip(parts, shares, strict=True))
 
 
 def _usable(codec: TableCodec) -> list[Rule]:
@@ -187,11 +185,12 @@ class _Cells:
         a `_TELLS` part of its entropy. The error of its estimate, (classes - 1)/2n nats (Miller 1955), is taken off."""
         there = self.there(rule)
         kept, share = self.keeps(rule)[there], rule.share
-        least = -_TELLS * (share * math.log(share) + (1 - share) * math.log1p(-share)) if 0 < share < 1 else math.inf
-        best, most = None, least
+        if not len(kept):
+            return None
+        best, most = None, -_TELLS * (share * math.log(share) + (1 - share) * math.log1p(-share))
         for variable in self.codec.variables:
             name = variable.column.name
-            if not isinstance(variable, Classes) or name in (rule.column, *rule.of) or not len(kept):
+            if not isinstance(variable, Classes) or name in (rule.column, *rule.of):
                 continue
             classes = self.classes(name)[there]
             joint = np.stack([np.bincount(classes[kept == k], minlength=variable.size) for k in (False, True)])

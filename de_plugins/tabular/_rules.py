@@ -162,8 +162,9 @@ class Rule:
         within = data.get("within", [])
         if not isinstance(within, list) or not all(_finite(value) and value >= 0 for value in within):
             raise DiffuseError(f"{where}: expected within as a list of numbers of at least 0, got {within!r}")
-        if data.get("by") is not None and data["by"] not in dtypes:
-            raise DiffuseError(f"{where}: column '{data['by']}' is not in the schema")
+        by = data.get("by")
+        if by is not None and (not isinstance(by, str | int) or by not in dtypes):
+            raise DiffuseError(f"{where}: column '{by}' is not in the schema")
         for key, kind, expected in (("use", bool, "true or false"), ("why", str, "text")):
             if key in data and not isinstance(data[key], kind):
                 raise DiffuseError(f"{where}: expected {key} as {expected}, got {data[key]!r}")

@@ -441,6 +441,7 @@ RIGHT = {"column": "gross", "form": "sum", "of": ["net", "tax"]}
         ({"within": -1}, "expected within as a list of numbers"),
         ({"within": [0.1, -1]}, "expected within as a list of numbers"),
         ({"by": "there"}, "column 'there' is not in the schema"),
+        ({"by": ["kind"]}, "is not in the schema"),
         ({"constant": float("inf")}, "expected constant as a number"),
         ({"why": 3}, "expected why as text"),
         ({"share": 2.0}, "expected share as a number"),
