@@ -316,6 +316,17 @@ def test_times_have_one_modality_move_beside_known_and_unknown_ones():
     assert all(bool((held[k] & ~held[1 - k]).any()) for k in (0, 1))  # a number is given, the classes are not
 
 
+def test_times_of_numbers_show_given_ones_in_a_fifth_as_many_rows():
+    shapes = {"numbers": (20_000, 2), "classes": (20_000, 1)}
+    t = TableTimes(given=0.5).draw(shapes, rng=torch.Generator().manual_seed(0))
+    c, known, unknown = t["classes"][:, 0] > 0, t["numbers"] == 0, t["numbers"] == 1
+    # half the rows move each; with a chance s ~ U(0, 1) of being given, the class is not and some number is in
+    # E[(1 - s)(1 - (1 - s)^2)] = 1/4 of half of them, one number alone is in E[2 s (1 - s)] = 1/3 of a tenth
+    early, later = c & known.any(1), known.any(1) & ~known.all(1) & ~unknown.any(1)
+    for rows, share in ((early, 1 / 16), (later, 1 / 60)):
+        assert abs(float(rows.double().mean()) - share) < 4 * (share / len(rows)) ** 0.5
+
+
 def test_rows_are_drawn_one_modality_after_the_other():
     rows = {"shares": (2,), "numbers": (2,), "classes": (3,)}
     assert draw_order(rows) == ("classes", "numbers", "shares")
