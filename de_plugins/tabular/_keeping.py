@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,15 +13,14 @@ from de_core.errors import DiffuseError
 from de_plugins.tabular._numeric import EXACT
 from de_plugins.tabular._plain import filled_in, from_plain, to_plain
 from de_plugins.tabular._rules import FORMS, ORDER, Rule, holds
+from de_plugins.tabular._telling import FEW, Telling
 from de_plugins.tabular._variables import Classes, Number, slack_of, step_of
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.schema import column_of
 
 __all__ = ["keep_rules", "with_tolerances"]
 
-_TELLS = 0.1  # of the entropy of whether a row keeps a rule: a column of classes that tells as much is asked
-_LOOK = 50_000  # training rows that say so
-_FEW = 20  # rows of a class, drawn or in training: fewer do not say how many of them keep a rule
+_LOOK = 50_000  # training rows that say in which rows a rule is kept
 
 
 def keep_rules(codec: TableCodec, frame: pd.DataFrame, free: Mapping[Any, Any] | pd.DataFrame) -> pd.DataFrame:
@@ -57,9 +55,10 @@ def with_tolerances(codec: TableCodec, train: pd.DataFrame, drawn: pd.DataFrame)
     cells = _Cells(codec, drawn, rules, dict.fromkeys(drawn, True))
     for rule in cells.turns(rules):
         if not rule.always:
-            by = known.teller(rule)
+            there, kept = known.there(rule), known.keeps(rule)
+            by = known.telling.best(rule, there, kept)
             far = cells.distance(rule, *cells.said(rule), cells.keeps(rule))
-            within = _limits(far, cells.classes(by), known.shares(rule, by))
+            within = _limits(far, cells.telling.classes(by), known.telling.shares(rule, by, there, kept))
             found[rule] = attrs.evolve(rule, by=by, within=within)
         cells.settle(found.get(rule, rule))
     new = tuple(found.get(rule, rule) for rule in codec.schema.rules)
@@ -79,7 +78,7 @@ def _limits(far: np.ndarray, classes: np.ndarray, shares: np.ndarray) -> tuple[f
 
     whole = limit(far[there], mean)
     parts = [far[there & (classes == k)] for k in range(len(shares))]
-    return tuple(limit(part, share) if len(part) >= _FEW else whole for part, share in zip(parts, shares, strict=True))
+    return tuple(limit(part, share) if len(part) >= FEW else whole for part, share in zip(parts, shares, strict=True))
 
 
 def _usable(codec: TableCodec) -> list[Rule]:
@@ -96,7 +95,7 @@ class _Cells:
         self.variables = {
             v.column.name: v for v in codec.variables if isinstance(v, Classes | Number) and v.column.name in names
         }
-        self.codec, self.frame, self._classes = codec, frame, {}
+        self.telling = Telling(codec, frame)
         self.rows, self.values, self.missing, self.free, self.moved = len(frame), {}, {}, {}, {}
         for name, variable in self.variables.items():
             dtype = variable.column.dtype
@@ -164,61 +163,15 @@ class _Cells:
             far = np.where(good, np.abs(here - there), np.inf)
         return np.where(self.there(rule), np.where(kept, 0.0, far), np.nan)
 
-    def classes(self, by: Any) -> np.ndarray:
-        """The class of each row in a column of classes, as it came, (n,) int64; 0 for None."""
-        if by is None:
-            return np.zeros(self.rows, dtype=np.int64)
-        if by not in self._classes:
-            series, variable = column_of(self.frame, by), self._asked(by)
-            unknown = series.isna().to_numpy() & (not variable.column.missing)
-            self._classes[by] = variable.encode(series, unknown)
-        return self._classes[by]
-
-    def _asked(self, by: Any) -> Classes:
-        for variable in self.codec.variables:
-            if variable.column.name == by and isinstance(variable, Classes):
-                return variable
-        raise DiffuseError(f"schema, rule by '{by}': expected a column of classes")
-
-    def teller(self, rule: Rule) -> Any:
-        """The column of classes with the most mutual information with whether a row keeps a rule; None where none has
-        a `_TELLS` part of its entropy. The error of its estimate, (classes - 1)/2n nats (Miller 1955), is taken off."""
-        there = self.there(rule)
-        kept, share = self.keeps(rule)[there], rule.share
-        if not len(kept):
-            return None
-        best, most = None, -_TELLS * (share * math.log(share) + (1 - share) * math.log1p(-share))
-        for variable in self.codec.variables:
-            name = variable.column.name
-            if not isinstance(variable, Classes) or name in (rule.column, *rule.of):
-                continue
-            classes = self.classes(name)[there]
-            joint = np.stack([np.bincount(classes[kept == k], minlength=variable.size) for k in (False, True)])
-            p = joint / joint.sum()
-            with np.errstate(divide="ignore", invalid="ignore"):
-                told = np.nansum(p * np.log(p / (p.sum(0) * p.sum(1, keepdims=True))))
-            told -= ((joint.sum(0) > 0).sum() - 1) / (2 * len(kept))
-            if told >= most:
-                best, most = name, float(told)
-        return best
-
-    def shares(self, rule: Rule, by: Any) -> np.ndarray:
-        """The share of the rows of each class of a column that keep a rule, drawn to that of all rows where there are
-        few, (classes,)."""
-        there, size = self.there(rule), 1 if by is None else self._asked(by).size
-        classes = self.classes(by)
-        every, kept = (np.bincount(classes[rows], minlength=size) for rows in (there, self.keeps(rule)))
-        return (kept + _FEW / 4 * rule.share) / (every + _FEW / 4)
-
     def limits(self, rule: Rule) -> np.ndarray:
         """How far from a rule each row may be, (n,)."""
-        size = 1 if rule.by is None else self._asked(rule.by).size
+        size = self.telling.size(rule.by)
         if len(rule.within or (0.0,)) != size:
             raise DiffuseError(
                 f"schema, rule of '{rule.column}': expected within as {size} numbers, one a class of '{rule.by}', "
                 f"got {len(rule.within)}"
             )
-        return np.array(rule.within or (0.0,))[self.classes(rule.by)]
+        return np.array(rule.within or (0.0,))[self.telling.classes(rule.by)]
 
     def settle(self, rule: Rule) -> None:
         """The column takes what the rule says, in rows so near to it; where it may not move, the last of the others
