@@ -176,20 +176,30 @@ class TableTimes:
     ``given`` is of the rows in which the classes move, and a fifth of it of the others: numbers given some of them are
     many more laws than all numbers together, and a small network that learns them often draws whole rows worse.
 
-    With ``tied`` all columns have one t instead, as in the authors' code, and ``given`` is of all rows.
+    In a share ``unknown`` of the rows in which something else moves than the classes, each class is unknown, with a
+    probability that is again uniform, as guidance by a class shows it. All classes together are nearly a name of the
+    row, by which numbers can be learnt by heart; some of them say of many rows alike.
+
+    With ``tied`` all columns have one t instead, as in the authors' code, ``given`` is of all rows and ``unknown`` of
+    none.
     """
 
     given: float = 0.5
     loose: float = 0.05
+    unknown: float = 0.0
     tilt: float = 1.0
     tied: bool = False
 
     @classmethod
-    def of(cls, spread: Tensor | None) -> TableTimes:
-        """For numbers of covariance (C, C). What ties some of them closely shows at low noise, of which a cosine's time
-        has little: times are tilted there where a direction has less than `_TIED` of a column's variance."""
+    def of(cls, spread: Tensor | None, parameters: float) -> TableTimes:
+        """For numbers of covariance (C, C), and a network of so many parameters a number of the training rows.
+
+        What ties some numbers closely shows at low noise, of which a cosine's time has little: times are tilted there
+        where a direction has less than `_TIED` of a column's variance. Classes are unknown as often as there are
+        parameters to learn a number by heart, in half of the rows at the most.
+        """
         close = spread is not None and float(torch.linalg.eigvalsh(spread)[0]) < _TIED
-        return cls(tilt=1.5 if close else 1.0)
+        return cls(tilt=1.5 if close else 1.0, unknown=min(0.5, parameters))
 
     def draw(
         self, shapes: Mapping[str, tuple[int, ...]], *, rng: torch.Generator, progress: float = 0.0
@@ -218,6 +228,9 @@ class TableTimes:
                 if name != "classes":
                     own = (kind < self.loose) & (uniform(batch, columns) < share)
                     value = torch.where(own, uniform(batch, columns) ** tilt, value)
+                if name == "classes" and not self.tied:
+                    hidden = (moves > 0) & (kind >= 1 - self.unknown) & (uniform(batch, columns) < share)
+                    value = torch.where(hidden, 1.0, value)
                 clean = (kind >= self.loose) & (kind < self.loose + given) & (uniform(batch, columns) < share)
                 value = torch.where(clean, 0.0, value)
             out[name] = value.reshape(shape).contiguous()

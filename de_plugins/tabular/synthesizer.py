@@ -169,8 +169,10 @@ class TableSynthesizer:
             settings = network.for_preset(self.preset, sizes, numbers, **({"groups": groups} if groups else {}))
             spread = covariance(coded, stream(self.seed, "covariance"))
             model = build(network, settings, codec, self.seed, log_shares(coded, sizes), spread)
-            width = len(sizes) + numbers + sum(groups.values())
-            small = len(coded) * width < sum(p.numel() for p in model.parameters())  # it can be learnt by heart
+            beside = numbers + sum(groups.values())
+            width, parameters = len(sizes) + beside, sum(p.numel() for p in model.parameters())
+            small = len(coded) * width < parameters  # it can be learnt by heart
+            times = TableTimes.of(spread, parameters / max(1, len(coded) * beside))
             apart = self.patience is not None and small and len(coded) >= _APART
             learnt, score = held_out(joint, coded, self.seed, tied=paper) if apart else (coded, None)
             share = 1 / width
@@ -181,7 +183,7 @@ class TableSynthesizer:
                 steps=self.max_steps,
                 batch_size=self.batch_size,
                 objective=self.objective,
-                times=TableTimes(0.0, 0.0, tied=True) if paper else TableTimes.of(spread),
+                times=TableTimes(0.0, 0.0, tied=True) if paper else times,
                 weights=None if paper else dict.fromkeys(joint.modalities, share),
                 orthogonal=() if paper else getattr(network, "orthogonal", ()),
                 **rates(self.preset, self.lr, len(learnt), self.batch_size, paper=paper),

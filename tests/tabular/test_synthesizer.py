@@ -316,14 +316,17 @@ def test_times_have_one_modality_move_beside_known_and_unknown_ones():
     assert all(bool((held[k] & ~held[1 - k]).any()) for k in (0, 1))  # a number is given, the classes are not
 
 
-def test_times_of_numbers_show_given_ones_in_a_fifth_as_many_rows():
+def test_times_of_numbers_show_few_given_ones_and_some_unknown_classes():
     shapes = {"numbers": (20_000, 2), "classes": (20_000, 1)}
-    t = TableTimes(given=0.5).draw(shapes, rng=torch.Generator().manual_seed(0))
+    t = TableTimes(given=0.5, unknown=0.2).draw(shapes, rng=torch.Generator().manual_seed(0))
     c, known, unknown = t["classes"][:, 0] > 0, t["numbers"] == 0, t["numbers"] == 1
     # half the rows move each; with a chance s ~ U(0, 1) of being given, the class is not and some number is in
     # E[(1 - s)(1 - (1 - s)^2)] = 1/4 of half of them, one number alone is in E[2 s (1 - s)] = 1/3 of a tenth
     early, later = c & known.any(1), known.any(1) & ~known.all(1) & ~unknown.any(1)
-    for rows, share in ((early, 1 / 16), (later, 1 / 60)):
+    # the class is unknown in E[s] = 1/2 of a fifth of the rows in which numbers move; where it moves, they are 0 or 1
+    moving = (t["numbers"] > 0) & (t["numbers"] < 1)
+    hidden = (t["classes"][:, 0] == 1) & moving.all(1)
+    for rows, share in ((early, 1 / 16), (later, 1 / 60), (hidden, 1 / 20)):
         assert abs(float(rows.double().mean()) - share) < 4 * (share / len(rows)) ** 0.5
 
 
@@ -359,9 +362,10 @@ def test_rows_are_drawn_one_modality_after_the_other():
 
 
 def test_times_are_tilted_to_low_noise_where_numbers_are_tied():
-    assert TableTimes.of(None).tilt == TableTimes.of(torch.eye(3)).tilt == 1.0
-    tied = TableTimes.of(torch.tensor([[1.0, 0.9], [0.9, 1.0]]))
+    assert TableTimes.of(None, 0.0).tilt == TableTimes.of(torch.eye(3), 0.0).tilt == 1.0
+    tied = TableTimes.of(torch.tensor([[1.0, 0.9], [0.9, 1.0]]), 0.1)
     assert tied.tilt == 1.5
+    assert tied.unknown == 0.1 and TableTimes.of(None, 2.0).unknown == 0.5
     t = attrs.evolve(tied, given=0.0, loose=0.0).draw({"numbers": (4096, 2)}, rng=torch.Generator().manual_seed(0))
     # one time in each of 4096 equal parts of u: the mean of u^1.5 is 1/2.5 to within a part
     assert abs(float(t["numbers"].mean()) - 0.4) < 1 / 4096
