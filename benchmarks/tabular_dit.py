@@ -39,17 +39,16 @@ def main() -> None:
     codec = TableCodec.fit(frame)
     coded = codec.encode(frame, rng=stream(0, "encode"))
     sizes, numbers = codec.class_sizes, codec.num_numbers
-    kinds = {
-        "table-mlp": ("nano", "simple", TableTimes()),
-        "table-dit": ("paper", "paper-tabular", TableTimes(0.0, 0.0, tied=True)),
-    }
+    spread = covariance(coded, stream(0, "covariance"))
+    kinds = {"table-mlp": ("nano", "simple"), "table-dit": ("paper", "paper-tabular")}
     trainers, counts = {}, {}
-    for name, (preset, objective, times) in kinds.items():
+    for name, (preset, objective) in kinds.items():
         settings = get_component("backbone", name).for_preset(preset, sizes, numbers)
         network = get_component("backbone", name)
-        spread = covariance(coded, stream(0, "covariance"))
         model = build(network, settings, codec, 0, log_shares(coded, sizes), spread)
         counts[name] = sum(p.numel() for p in model.parameters())
+        own = TableTimes.of(spread, counts[name] / (len(coded) * numbers))
+        times = own if objective == "simple" else TableTimes(0.0, 0.0, tied=True)
         joint = table_process(sizes, numbers, objective)
         trainers[name] = Trainer(
             joint,
