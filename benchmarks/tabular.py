@@ -8,11 +8,11 @@ For each data set and training seed a process of its own fits a `TableSynthesize
 and scores them by the published protocol: Shape and Trend against the training table (Trend over all pairs; "trend,
 real bins" takes its bins from the real table only), utility (36 settings of XGBoost, chosen on a ninth of the synthetic
 rows, judged on the test rows; "paper" with the quirks of the common script), and the two-sample AUC of XGBoost against
-as many test rows (five folds, three seeds). The first seed's model is drawn ``--draws`` times for Shape and Trend, as
-the published figures are. ``--peers`` runs TabularARGN (mostlyai-engine, Apache-2) in the environment of
-``--peer-python`` and a SMOTE baseline on the same rows, one after the other with ours. Of several ``--minutes`` all
-seeds have the most, and the first seed is also trained for each of the others: quality against seconds, which
-``--figure`` draws.
+as many test rows (five folds, three seeds). "bound" is of -log p of test and of training rows, in nats: far apart, they
+tell of rows learnt by heart. The first seed's model is drawn ``--draws`` times for Shape and Trend, as the published
+figures are. ``--peers`` runs TabularARGN (mostlyai-engine, Apache-2) in the environment of ``--peer-python`` and a
+SMOTE baseline on the same rows, one after the other with ours. Of several ``--minutes`` all seeds have the most, and
+the first seed is also trained for each of the others: quality against seconds, which ``--figure`` draws.
 
 Prints progress on stderr, then one table in Markdown a score; ``--out`` holds everything as JSON, ``--keep`` the first
 seed's models, by data set, which ``--models`` reads in place of training.
@@ -40,6 +40,7 @@ from tabular_sets import PUBLISHED, SETS, load
 
 from de_core.artifact import atomic_write
 from de_plugins.tabular import TableSynthesizer
+from de_plugins.tabular._model_scores import held_out_bound
 from de_plugins.tabular.metrics import fidelity
 from de_plugins.tabular.metrics.detection import two_sample_auc
 from de_plugins.tabular.metrics.matrix import matrices
@@ -103,6 +104,8 @@ def ours(
     spent = fitted - began if models is None else synthesizer.seconds  # coding the table is not in the latter
     out |= {"fit seconds": spent, "sample seconds": drawn - fitted, "peak GiB": memory}
     out |= score(name, train, test, fake)
+    bound = held_out_bound(synthesizer, train, test, seed)
+    out |= {f"bound, {rows}": bound[rows] for rows in ("test", "train") if rows in bound}
     if draws > 1:
         each = [fidelity_of(train, synthesizer.sample(len(train), rng=1000 + k)) for k in range(draws)]
         out["draws"] = {key: _spread([one[key] for one in each]) for key in each[0]}

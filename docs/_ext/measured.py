@@ -99,6 +99,8 @@ SCORES = {
     "utility, paper": ("MLE by the common script", 3, None),
 }
 COSTS = {
+    "bound, test": ("bound on -log p of test rows, nats", 1),
+    "bound, train": ("the same of training rows", 1),
     "parameters": ("parameters", 0),
     "steps": ("steps", 0),
     "fit seconds": ("seconds of fitting", 0),
