@@ -172,7 +172,7 @@ class TableSynthesizer:
             beside = numbers + sum(groups.values())
             width, parameters = len(sizes) + beside, sum(p.numel() for p in model.parameters())
             small = len(coded) * width < parameters  # it can be learnt by heart
-            times = TableTimes.of(spread, parameters / max(1, len(coded) * beside))
+            crowded = parameters / (len(coded) * beside) if beside else 0.0
             apart = self.patience is not None and small and len(coded) >= _APART
             learnt, score = held_out(joint, coded, self.seed, tied=paper) if apart else (coded, None)
             share = 1 / width
@@ -183,10 +183,10 @@ class TableSynthesizer:
                 steps=self.max_steps,
                 batch_size=self.batch_size,
                 objective=self.objective,
-                times=TableTimes(0.0, 0.0, tied=True) if paper else times,
+                times=TableTimes(0.0, 0.0, tied=True) if paper else TableTimes.of(spread, crowded),
                 weights=None if paper else dict.fromkeys(joint.modalities, share),
                 orthogonal=() if paper else getattr(network, "orthogonal", ()),
-                **rates(self.preset, self.lr, len(learnt), self.batch_size, paper=paper),
+                **rates(self.preset, self.lr, len(learnt), self.batch_size, parameters=crowded, paper=paper),
                 seed=self.seed,
                 progress=self.progress,
                 held_out=score,

@@ -517,13 +517,14 @@ def test_patience_keeps_a_small_table_from_being_learnt_by_heart():
     [
         (90, "simple", 1 / (0.004 * 800), False),  # 800 steps at the least; too few rows to set some apart
         (120, "simple", 1 / (0.004 * 800), True),
-        (5000, "simple", 1 / (0.004 * 300 * 4500 / 64), True),  # 300 passes of rows / batch steps; 500 rows apart
+        (5000, "simple", 1 / (0.004 * 100 * 4500 / 64), True),  # 100 passes of rows / batch steps; 500 rows apart
         (120, "paper-tabular", 0.03, True),
-        (25_000, "simple", 1 / (0.004 * 300 * 25_000 / 64), False),  # more cells than parameters
+        (25_000, "simple", 1 / (0.004 * 100 * 25_000 / 64), False),  # more cells than parameters
     ],
 )
 def test_what_a_table_is_held_by_hangs_on_its_rows(monkeypatch, rows, objective, decay, watched):
-    """Numbers "height" and "score", and the classes of the latter's gate: three variables, and 64,000 parameters."""
+    """Numbers "height" and "score", and the classes of the latter's gate: three variables, and 64,000 parameters, more
+    than one for each number, so that weights look back on the fewest passes."""
     from de_plugins.tabular import synthesizer
 
     class Enough(Exception):
