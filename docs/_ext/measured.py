@@ -189,10 +189,12 @@ def spread(values, digits):
 
 
 class Tables(Directive):
-    """What the six tables reached, from `benchmarks/tabular.py --out`."""
+    """What the six tables reached, from `benchmarks/tabular.py --out`; of the file "tabular", or of another one."""
+
+    optional_arguments = 1
 
     def run(self):
-        whole = measured("tabular") or {}
+        whole = measured(*self.arguments or ["tabular"]) or {}
         found, rows = whole.get("results", {}), []
 
         def add(words, key, digits, runs):
@@ -201,14 +203,16 @@ class Tables(Directive):
             for name in TABLES:
                 values = [one[key] for one in runs(found[name]) if key in one] if name in found else []
                 told.append(spread(values, digits) if values else "–" if name in found else "not measured yet")
-            rows.append((words, *told))
+            if set(told) - {"–", "not measured yet"}:
+                rows.append((words, *told))
 
         for key, (words, digits, wanted) in SCORES.items():
             add(words, key, digits, lambda one: one["ours"])
             if key == "trend":
                 draws = [found[n]["ours"][0].get("draws", {}).get(key) if n in found else None for n in TABLES]
                 told = [f"{d['mean']:.{digits}f} ± {d['sd']:.{digits}f}" if d else "–" for d in draws]
-                rows.append((f"{whole.get('draws', 0)} draws of one model", *told))
+                if any(draws):
+                    rows.append((f"{whole.get('draws', 0)} draws of one model", *told))
             if wanted:
                 rows.append(("wanted", *map(str, wanted)))
             for method, values in whole.get("published", {}).get(key, {}).items():
