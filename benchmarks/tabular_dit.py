@@ -47,8 +47,9 @@ def main() -> None:
         network = get_component("backbone", name)
         model = build(network, settings, codec, 0, log_shares(coded, sizes), spread)
         counts[name] = sum(p.numel() for p in model.parameters())
-        own = TableTimes.of(spread, counts[name] / (len(coded) * numbers))
-        times = own if objective == "simple" else TableTimes(0.0, 0.0, tied=True)
+        paper = objective == "paper-tabular"
+        own = counts[name] / (len(coded) * numbers)
+        times = TableTimes(0.0, 0.0, tied=True) if paper else TableTimes.of(spread, own)
         joint = table_process(sizes, numbers, objective)
         trainers[name] = Trainer(
             joint,
