@@ -21,6 +21,7 @@ from de_core.plugins import get_component
 from de_core.rng import stream
 from de_core.train import Trainer
 from de_plugins.tabular import read_table
+from de_plugins.tabular._rates import crowding
 from de_plugins.tabular._saving import build
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.process import TableSource, TableTimes, covariance, log_shares, table_process
@@ -48,8 +49,8 @@ def main() -> None:
         model = build(network, settings, codec, 0, log_shares(coded, sizes), spread)
         counts[name] = sum(p.numel() for p in model.parameters())
         paper = objective == "paper-tabular"
-        own = counts[name] / (len(coded) * numbers)
-        times = TableTimes(0.0, 0.0, tied=True) if paper else TableTimes.of(spread, own)
+        crowded = crowding(coded, counts[name])
+        times = TableTimes(0.0, 0.0, tied=True) if paper else TableTimes.of(spread, crowded)
         joint = table_process(sizes, numbers, objective)
         trainers[name] = Trainer(
             joint,

@@ -38,6 +38,7 @@ __all__ = [
 _HELD_OUT = 500  # rows at most: the error of a bound's change is some hundredths of a nat
 _TIED = 0.3
 _LATER = 0.2  # of the share of rows with given columns, where the classes do not move
+_UNKNOWN = 0.05, 0.5  # share of rows, at the least and at the most, in which classes are unknown to numbers
 _LOOK = 50_000  # rows that the covariance is taken of
 BLOCK = 4096
 """Rows that are sampled together: many, since the networks are small."""
@@ -191,15 +192,16 @@ class TableTimes:
     tied: bool = False
 
     @classmethod
-    def of(cls, spread: Tensor | None, parameters: float) -> TableTimes:
-        """For numbers of covariance (C, C), and a network of so many parameters a number of the training rows.
+    def of(cls, spread: Tensor | None, crowded: float) -> TableTimes:
+        """For numbers of covariance (C, C), and a network with so many parameters to learn one by heart (``crowding``).
 
         What ties some numbers closely shows at low noise, of which a cosine's time has little: times are tilted there
-        where a direction has less than `_TIED` of a column's variance. Classes are unknown as often as there are
-        parameters to learn a number by heart, in half of the rows at the most.
+        where a direction has less than `_TIED` of a column's variance. Classes are unknown in a share ``crowded`` of
+        the rows, within `_UNKNOWN`.
         """
         close = spread is not None and float(torch.linalg.eigvalsh(spread)[0]) < _TIED
-        return cls(tilt=1.5 if close else 1.0, unknown=min(0.5, parameters))
+        least, most = _UNKNOWN
+        return cls(tilt=1.5 if close else 1.0, unknown=min(most, max(least, crowded)))
 
     def draw(
         self, shapes: Mapping[str, tuple[int, ...]], *, rng: torch.Generator, progress: float = 0.0

@@ -23,7 +23,7 @@ from de_plugins.tabular._drawing import draw_states
 from de_plugins.tabular._frames import as_pandas, same
 from de_plugins.tabular._held import hold
 from de_plugins.tabular._keeping import keep_rules, with_tolerances
-from de_plugins.tabular._rates import rates
+from de_plugins.tabular._rates import crowding, rates
 from de_plugins.tabular._saving import build, load_table, save_table
 from de_plugins.tabular._sums import close_sums
 from de_plugins.tabular._wanted import read_given
@@ -169,10 +169,9 @@ class TableSynthesizer:
             settings = network.for_preset(self.preset, sizes, numbers, **({"groups": groups} if groups else {}))
             spread = covariance(coded, stream(self.seed, "covariance"))
             model = build(network, settings, codec, self.seed, log_shares(coded, sizes), spread)
-            beside = numbers + sum(groups.values())
-            width, parameters = len(sizes) + beside, sum(p.numel() for p in model.parameters())
+            width, parameters = len(sizes) + numbers + sum(groups.values()), sum(p.numel() for p in model.parameters())
             small = len(coded) * width < parameters  # it can be learnt by heart
-            crowded = parameters / (len(coded) * beside) if beside else 0.0
+            crowded = crowding(coded, parameters)
             apart = self.patience is not None and small and len(coded) >= _APART
             learnt, score = held_out(joint, coded, self.seed, tied=paper) if apart else (coded, None)
             share = 1 / width
@@ -186,7 +185,7 @@ class TableSynthesizer:
                 times=TableTimes(0.0, 0.0, tied=True) if paper else TableTimes.of(spread, crowded),
                 weights=None if paper else dict.fromkeys(joint.modalities, share),
                 orthogonal=() if paper else getattr(network, "orthogonal", ()),
-                **rates(self.preset, self.lr, len(learnt), self.batch_size, parameters=crowded, paper=paper),
+                **rates(self.preset, self.lr, len(learnt), self.batch_size, crowded=crowded, paper=paper),
                 seed=self.seed,
                 progress=self.progress,
                 held_out=score,

@@ -367,6 +367,7 @@ def test_times_are_tilted_to_low_noise_where_numbers_are_tied():
     assert tied.tilt == 1.5
     assert tied.unknown == 0.1
     assert TableTimes.of(None, 2.0).unknown == 0.5  # at most
+    assert TableTimes.of(None, 0.0).unknown == 0.05  # guidance by a class wants it of every table
     t = attrs.evolve(tied, given=0.0, loose=0.0).draw({"numbers": (4096, 2)}, rng=torch.Generator().manual_seed(0))
     # one time in each of 4096 equal parts of u: the mean of u^1.5 is 1/2.5 to within a part
     assert abs(float(t["numbers"].mean()) - 0.4) < 1 / 4096
