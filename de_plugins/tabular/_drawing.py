@@ -12,7 +12,10 @@ from de_core.joint import Model
 from de_core.paths import Steps
 from de_plugins.tabular.process import draw_order, draw_path
 
-__all__ = ["draw_states"]
+__all__ = ["STEPS", "draw_states"]
+
+STEPS = 50
+"""Network calls a row, where nothing else is said."""
 
 
 def draw_states(

@@ -16,36 +16,20 @@ from de_core import DiffuseError, Given, JointProcess, NoisyGuidance
 from de_core.joint import Model
 from de_core.plugins import get_component
 from de_core.rng import Rng, seed_of, stream
-from de_core.train import Trainer
-from de_plugins.tabular._calibration import LEAST
 from de_plugins.tabular._conditions import fill_table
-from de_plugins.tabular._drawing import draw_states
+from de_plugins.tabular._drawing import STEPS, draw_states
+from de_plugins.tabular._fitting import corrected, learn
 from de_plugins.tabular._frames import as_pandas, same
 from de_plugins.tabular._held import hold
-from de_plugins.tabular._keeping import keep_rules, with_tolerances
-from de_plugins.tabular._rates import crowding, rates
-from de_plugins.tabular._saving import build, load_table, save_table
+from de_plugins.tabular._keeping import keep_rules
+from de_plugins.tabular._saving import load_table, save_table
 from de_plugins.tabular._sums import close_sums
 from de_plugins.tabular._wanted import read_given
 from de_plugins.tabular.codec import TableCodec
-from de_plugins.tabular.process import (
-    TableSource,
-    TableTimes,
-    absent_nats,
-    covariance,
-    draw_path,
-    held_out,
-    log_shares,
-    rows_of,
-    table_process,
-)
+from de_plugins.tabular.process import absent_nats, draw_path, rows_of
 from de_plugins.tabular.schema import Schema
 
 __all__ = ["TableSynthesizer"]
-
-_STEPS = 50
-_APART = 100  # rows of which a tenth says whether training still helps
-_CALIBRATION = 10_000, 50_000  # rows drawn after training to correct the numbers' marginals: the table's, but within
 
 
 class TableSynthesizer:
@@ -136,7 +120,8 @@ class TableSynthesizer:
         return 0 if self.model is None else sum(p.numel() for p in self.model.parameters())
 
     @property
-    def _tied(self) -> bool:
+    def tied(self) -> bool:
+        """Whether all columns have one clock, as under "paper-tabular"."""
         return self.objective == "paper-tabular"
 
     # --- training -----------------------------------------------------------------------------------------------------
@@ -160,49 +145,14 @@ class TableSynthesizer:
         schema = self._schema(frame, schema, target, network)
         codec: TableCodec = get_component("codec", self.coding).fit(frame, schema)
         coded = codec.with_ends(codec.encode(frame, rng=stream(self.seed, "encode")), rng=stream(self.seed, "ends"))
-        sizes, numbers, groups = codec.class_sizes, codec.num_numbers, codec.group_parts
-        joint, model = None, None
-        steps, seconds, interrupted, curve = 0, 0.0, False, []
-        if sizes or numbers or groups:
-            joint = table_process(sizes, numbers, self.objective, groups)
-            paper = self._tied
-            settings = network.for_preset(self.preset, sizes, numbers, **({"groups": groups} if groups else {}))
-            spread = covariance(coded, stream(self.seed, "covariance"))
-            model = build(network, settings, codec, self.seed, log_shares(coded, sizes), spread)
-            width, parameters = len(sizes) + numbers + sum(groups.values()), sum(p.numel() for p in model.parameters())
-            small = len(coded) * width < parameters  # it can be learnt by heart
-            crowded = crowding(coded, parameters)
-            apart = self.patience is not None and small and len(coded) >= _APART
-            learnt, score = held_out(joint, coded, self.seed, tied=paper) if apart else (coded, None)
-            share = 1 / width
-            result = Trainer(
-                joint,
-                model,
-                minutes=self.minutes,
-                steps=self.max_steps,
-                batch_size=self.batch_size,
-                objective=self.objective,
-                times=TableTimes(0.0, 0.0, tied=True) if paper else TableTimes.of(spread, crowded),
-                weights=None if paper else dict.fromkeys(joint.modalities, share),
-                orthogonal=() if paper else getattr(network, "orthogonal", ()),
-                **rates(self.preset, self.lr, len(learnt), self.batch_size, crowded=crowded, paper=paper),
-                seed=self.seed,
-                progress=self.progress,
-                held_out=score,
-                patience=self.patience if apart else None,
-            ).fit(TableSource(learnt))
-            model, curve = result.model, result.curve
-            steps, seconds, interrupted = result.steps, result.seconds, result.interrupted
+        joint, model, ran = None, None, (0, 0.0, False, [])
+        if codec.class_sizes or codec.num_numbers or codec.group_parts:
+            joint, result = learn(self, network, codec, coded)
+            model, ran = result.model, (result.steps, result.seconds, result.interrupted, result.curve)
         self.codec, self.joint, self.model, self._back = codec, joint, model, back
-        self.steps, self.seconds, self.interrupted, self.curve = steps, seconds, interrupted, curve
-        if numbers and len(coded) >= LEAST:  # fewer rows do not say where the tails lie
-            rows = min(max(len(coded), _CALIBRATION[0]), _CALIBRATION[1])
-            own = seed_of(stream(self.seed, "calibration"))
-            x = draw_states(joint, model, rows, None, _STEPS, own, tied=self._tied)
-            self.codec = codec.calibrated(x["classes"], x["numbers"])
-            if schema.rules:
-                drawn = self.codec.decode(x["classes"], x["numbers"], stream(own, "decode"), self.codec.scaled(x))
-                self.codec = with_tolerances(self.codec, frame, drawn)
+        self.steps, self.seconds, self.interrupted, self.curve = ran
+        if joint is not None and model is not None:
+            self.codec = corrected(self, codec, coded, frame, joint, model)
         return self
 
     def _check(self) -> None:
@@ -226,7 +176,7 @@ class TableSynthesizer:
         reason = ""
         if not getattr(network, "takes_groups", False):
             reason = f"backbone '{self.backbone}' takes no groups"
-        elif self._tied:
+        elif self.tied:
             reason = "objective 'paper-tabular' has no simplex"
         if schema is None:
             found = Schema.infer(frame, target)
@@ -247,7 +197,7 @@ class TableSynthesizer:
         n: int,
         given: Mapping[str | int, Any] | None = None,
         guidance: NoisyGuidance | None = None,
-        steps: int = _STEPS,
+        steps: int = STEPS,
         *,
         rng: Rng | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -283,7 +233,7 @@ class TableSynthesizer:
         free = {name: name not in wanted for name in frame}
         return self._back(close_sums(codec, keep_rules(codec, frame, free), free))
 
-    def impute(self, frame: Any, draws: int = 1, steps: int = _STEPS, *, rng: Rng | None = None) -> Any:
+    def impute(self, frame: Any, draws: int = 1, steps: int = STEPS, *, rng: Rng | None = None) -> Any:
         """A table whose missing cells are filled with draws given the row's other cells, which stay as they are.
 
         Every missing cell is a hole, and is filled with a value even where training had missing cells of its own.
@@ -320,7 +270,7 @@ class TableSynthesizer:
         progress: Callable[[int, int], None] | None,
         guidance: NoisyGuidance | None = None,
     ) -> pd.DataFrame:
-        x = draw_states(self.joint, model, n, held, steps, seed, progress, guidance, self._tied)
+        x = draw_states(self.joint, model, n, held, steps, seed, progress, guidance, self.tied)
         return self.codec.decode(x["classes"], x["numbers"], stream(seed, "decode"), self.codec.scaled(x))
 
     # --- likelihood ---------------------------------------------------------------------------------------------------
@@ -350,7 +300,7 @@ class TableSynthesizer:
             return np.zeros(len(coded))
         jacobian = codec.log_jacobian(table, coded).sum(1) if table_units else 0.0
         rows = rows_of(coded, stream(seed, "absent"))
-        path = draw_path(self.joint.modalities, self._tied)
+        path = draw_path(self.joint.modalities, self.tied)
         total = self.joint.bound(self.model, rows, rng=seed, draws=draws, path=path).total
         return (total - absent_nats(rows, coded) - jacobian).numpy()
 
