@@ -15,6 +15,7 @@ from de_core.rng import seed_of, stream
 from de_plugins.tabular._encoded import Encoded, joined, take
 from de_plugins.tabular._group_holes import close_groups, complete_groups
 from de_plugins.tabular._keeping import keep_rules
+from de_plugins.tabular._lookups import keep_functions
 from de_plugins.tabular._plain import filled_in
 from de_plugins.tabular._sums import close_sums
 from de_plugins.tabular.codec import TableCodec
@@ -101,6 +102,6 @@ def fill_table(
                 c: filled_in(column_of(plain, c), column_of(mine, c), holes[c].to_numpy(), codec.schema[c].dtype, c)
                 for c in plain.columns
             }
-            kept = keep_rules(codec, pd.DataFrame(filled), holes)
+            kept = keep_functions(codec.lookups, keep_rules(codec, pd.DataFrame(filled), holes), holes)
             out.append(close_sums(codec, kept, holes).set_axis(table.index))
     return out

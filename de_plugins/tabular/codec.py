@@ -15,7 +15,10 @@ from de_core.errors import DiffuseError
 from de_core.rng import Rng, as_generator
 from de_plugins.tabular._calibration import Calibration, with_ends
 from de_plugins.tabular._encoded import Encoded, stack
+from de_plugins.tabular._functions import Function
+from de_plugins.tabular._lookups import Lookup
 from de_plugins.tabular._numeric import QuantileMap
+from de_plugins.tabular._plain import DType
 from de_plugins.tabular._shares import Share, Shares, Variable
 from de_plugins.tabular._variables import (
     Classes,
@@ -41,11 +44,13 @@ class TableCodec:
         schema: the kind of each column.
         variables: one a column.
         groups: one a group in use.
+        lookups: one a function in use between columns that are modelled by themselves.
     """
 
     schema: Schema
     variables: tuple[Variable, ...]
     groups: tuple[Shares, ...] = ()
+    lookups: tuple[Lookup, ...] = ()
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, schema: Schema | None = None, target: str | int | None = None) -> TableCodec:
@@ -70,7 +75,9 @@ class TableCodec:
             else fit_variable(column, column_of(frame, column.name))
             for column in schema.columns
         )
-        return cls(attrs.evolve(schema, columns=tuple(variable.column for variable in variables)), variables, groups)
+        schema = attrs.evolve(schema, columns=tuple(variable.column for variable in variables))
+        lookups = tuple(Lookup.fit(*one, frame) for one in _functions(schema, variables))
+        return cls(schema, variables, groups, lookups)
 
     @property
     def _discrete(self) -> list[Classes | Number | Shares]:
@@ -312,6 +319,8 @@ class TableCodec:
         config = {"schema": self.schema.to_dict(), "variables": [v.config() for v in self.variables]}
         if self.groups:
             config["groups"] = {group.group.name: group.config() for group in self.groups}
+        if self.lookups:
+            config["lookups"] = [one.config() for one in self.lookups]
         numbers = [(i, v) for i, v in enumerate(self.variables) if isinstance(v, Number)]
         knots = {f"knots.{i}": v.map.tensor() for i, v in numbers}
         knots |= {f"knots.{i}.{k}": m.tensor() for i, v in numbers for k, m in enumerate(v.clusters)}
@@ -333,7 +342,22 @@ class TableCodec:
             else variable_from_state(column, part, _knots(tensors, i), tensors.get(f"calibration.{i}"))
             for i, (column, part) in enumerate(zip(schema.columns, config["variables"], strict=True))
         )
-        return cls(schema, variables, groups)
+        parts = config.get("lookups", [])
+        lookups = tuple(
+            Lookup.from_config(*one, part) for one, part in zip(_functions(schema, variables), parts, strict=True)
+        )
+        return cls(schema, variables, groups, lookups)
+
+
+def _functions(schema: Schema, variables: tuple[Variable, ...]) -> list[tuple[Function, tuple[DType, DType], bool]]:
+    """The functions in use between columns that are modelled by themselves, the dtypes of these, and whether the one
+    that says the other is a continuous number."""
+    there = {v.column.name: v for v in variables if isinstance(v, Classes | Number)}
+    used = [one for one in schema.functions if one.use and one.column in there and one.of in there]
+    return [
+        (one, (there[one.column].column.dtype, there[one.of].column.dtype), isinstance(there[one.of], Number))
+        for one in used
+    ]
 
 
 def _knots(tensors: dict[str, Tensor], i: int) -> list[Tensor]:

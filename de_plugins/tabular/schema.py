@@ -14,6 +14,7 @@ import tomli_w
 
 from de_core.errors import DiffuseError
 from de_plugins.tabular._clusters import find_clusters, inside
+from de_plugins.tabular._functions import Function, find_functions, read_functions
 from de_plugins.tabular._groups import Group, find_groups
 from de_plugins.tabular._numeric import Grid
 from de_plugins.tabular._plain import DType, describe, label, to_plain
@@ -110,12 +111,13 @@ class Column:
 @attrs.frozen
 class Schema:
     """The columns of a table in order, the one that is to be predicted, if any, groups that sum to a total, and rules
-    that drawn rows keep."""
+    and functions that drawn rows keep."""
 
     columns: tuple[Column, ...]
     target: str | int | None = None
     groups: tuple[Group, ...] = ()
     rules: tuple[Rule, ...] = ()
+    functions: tuple[Function, ...] = ()
 
     def __getitem__(self, name: str | int) -> Column:
         """The column of that name."""
@@ -134,6 +136,7 @@ class Schema:
         out: dict[str, Any] = {} if self.target is None else {"target": self.target}
         out |= {"groups": [group.to_dict() for group in self.groups]} if self.groups else {}
         out |= {"rules": [rule.to_dict() for rule in self.rules]} if self.rules else {}
+        out |= {"functions": [attrs.asdict(function) for function in self.functions]} if self.functions else {}
         return out | {"columns": [column.to_dict() for column in self.columns]}
 
     @classmethod
@@ -146,6 +149,7 @@ class Schema:
         _check_names(schema.names)
         schema = attrs.evolve(schema, groups=_read_groups(data.get("groups", []), schema))
         schema = attrs.evolve(schema, rules=_read_rules(data.get("rules", []), schema))
+        schema = attrs.evolve(schema, functions=read_functions(data.get("functions", []), schema.names))
         if schema.target is not None:
             schema[schema.target]
         return schema
@@ -201,11 +205,18 @@ class Schema:
         if target is not None and target not in frame.columns:
             raise DiffuseError(f"target: column '{target}' is not in the table; it has {list(frame.columns)}")
         columns = tuple(_infer(column_of(frame, name), name, max_classes) for name in frame.columns)
-        inner = [c for c in columns if c.kind != "constant" and c.dtype.plain in ("int", "float", "ticks")]
-        cells = {c.name: to_plain(column_of(frame, c.name), c.dtype, c.name) for c in inner}
+        varied = [c for c in columns if c.kind != "constant"]
+        inner = [c for c in varied if c.dtype.plain in ("int", "float", "ticks")]
+        cells = {c.name: to_plain(column_of(frame, c.name), c.dtype, c.name) for c in varied}
         numbers = {c.name: c.dtype for c in inner if c.dtype.plain != "ticks"}
         groups = find_groups({name: cells[name] for name in numbers}, numbers)
-        return cls(columns, target, groups, _find_rules(inner, cells, groups))
+        rules = _find_rules(inner, cells, groups)
+        shared = {name for group in groups if group.use or group.close for name in group.columns}
+        functions = find_functions(
+            {name: part for name, part in cells.items() if name not in shared},
+            [name for rule in rules for name in (rule.column, *rule.of)],
+        )
+        return cls(columns, target, groups, rules, functions)
 
 
 def check_frame(frame: pd.DataFrame) -> None:

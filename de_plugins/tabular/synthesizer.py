@@ -22,6 +22,7 @@ from de_plugins.tabular._fitting import corrected, learn
 from de_plugins.tabular._frames import as_pandas, same
 from de_plugins.tabular._held import hold
 from de_plugins.tabular._keeping import keep_rules
+from de_plugins.tabular._lookups import keep_functions
 from de_plugins.tabular._saving import load_table, save_table
 from de_plugins.tabular._sums import close_sums
 from de_plugins.tabular._wanted import read_given
@@ -231,7 +232,7 @@ class TableSynthesizer:
         frame = self._draw(self.model, n, None if held is None else held.states, steps, seed, progress, guidance)
         frame = frame if held is None else held.settle(frame)
         free = {name: name not in wanted for name in frame}
-        return self._back(close_sums(codec, keep_rules(codec, frame, free), free))
+        return self._back(close_sums(codec, keep_functions(codec.lookups, keep_rules(codec, frame, free), free), free))
 
     def impute(self, frame: Any, draws: int = 1, steps: int = STEPS, *, rng: Rng | None = None) -> Any:
         """A table whose missing cells are filled with draws given the row's other cells, which stay as they are.

@@ -41,7 +41,7 @@ class Fit:
             print(f"  {column.name}: {column.why}")
         for group in schema.groups:
             print(f"  group '{group.name}'{'' if group.use else ', not in use'}: {group.why}")
-        for rule in schema.rules:
+        for rule in (*schema.rules, *schema.functions):
             print(f"  rule{'' if rule.use else ', not in use'}: {rule.why}")
         synthesizer = TableSynthesizer(args.preset, args.minutes, args.seed)
         synthesizer.fit(frame, args.target, schema)

@@ -38,8 +38,8 @@ def validity(codec: TableCodec, synthetic: pd.DataFrame) -> dict[str | int, dict
 
 
 def rules_kept(codec: TableCodec, frame: pd.DataFrame) -> dict[str, float]:
-    """For every rule of the schema, in its words, the share of rows that keep it, of those with all of its cells; NaN
-    where there are none.
+    """For every rule of the schema, in its words, the share of rows that keep it, of those with all of its cells, and
+    for every function in use, of those whose key training had; NaN where there are none.
 
     Args:
         codec: fitted on the training table.
@@ -54,6 +54,9 @@ def rules_kept(codec: TableCodec, frame: pd.DataFrame) -> dict[str, float]:
         there = ~np.isnan(np.stack(columns)).any(axis=0)
         kept = holds(rule, columns[0], columns[1:], slack_of(variables[rule.column]))
         out[said(rule)] = float(kept[there].mean()) if there.any() else math.nan
+    for lookup in codec.lookups:
+        known, kept = lookup.kept(frame)
+        out[lookup.function.said] = float(kept[known].mean()) if known.any() else math.nan
     return out
 
 
