@@ -20,7 +20,7 @@ class Encoded:
     Args:
         classes: (n, D) int64, one column for every class column and every gate; column d is in [0,
             class_sizes[d]).
-        numbers: (n, C) float32, mean 0 and variance 1 in training where present; 0 where it is not.
+        numbers: (n, C) float64, mean 0 and variance 1 in training where present; 0 where it is not.
         present: (n, C) bool: the gate says that the number is there. False where the cell is a spike, missing
             or a hole.
         classes_known: (n, D) bool: False at holes, where `classes` is 0.

@@ -278,7 +278,7 @@ class QuantileMap:
         knot = np.clip(np.searchsorted(self.value, x), 0, len(self.value) - 1)
         low, high = self.low[knot], self.high[knot]
         atom = (x == self.value[knot]) & (high > low)
-        return bool(atom.any()) and bool((z == ((low + high) / 2).astype(np.float32))[atom].all())
+        return bool(atom.any()) and bool((z == (low + high) / 2)[atom].all())
 
     def config(self) -> dict[str, float]:
         """JSON part of the state."""

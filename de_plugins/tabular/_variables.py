@@ -164,6 +164,9 @@ class Number:
         free = values[~missing & ~np.isin(values, spikes)]
         if len(free) == 0:
             raise DiffuseError(f"column '{column.name}': no value is left beside its spikes; make its kind 'classes'")
+        if column.resolution is None:
+            column = attrs.evolve(column, resolution=Grid.infer(values[~missing], dtype).resolution(dtype))
+        assert column.resolution is not None
         grid = Grid.of(column.resolution, free, dtype, column.name)
         piece, index = inside(free, column.clusters), grid.to_index(free)
         for k in range(len(column.clusters) + 1):

@@ -22,6 +22,7 @@ PRESETS = {"nano": 64_000, "small": 300_000, "base": 2_000_000}
 _DEPTH = {"nano": 2, "small": 3, "base": 4}
 _NARROW = 64  # a narrower network gives up rank of its class table and features of its numbers for width
 _PASSES = 3  # times that the blocks are passed where numbers are drawn together; to classes it is next to nothing
+_WIDTHS = (4, *range(8, 1025, 8))  # the first for a thousand columns and more
 _RANKS = {"nano": 8, "small": 16, "base": 32}
 _LOW = 4  # the rank down to which a narrow network gives up
 _MIXTURES = 3  # of its features, that enter a narrow network in their place
@@ -195,7 +196,7 @@ class TableMLP(nn.Module):
 
         def sized(width: int, rank: int, mixtures: int) -> tuple[int, dict[str, Any]]:
             parts = {"width": width, "hidden": width, "depth": depth, "passes": passes, "rank": rank}
-            parts |= {"mixtures": mixtures, "directions": directions}
+            parts |= {"mixtures": mixtures, "directions": directions if width > _WIDTHS[0] else 0}
             return count_parameters(class_sizes, numbers, groups=groups, **parts), parts
 
         best: dict[str, Any] | None = None
@@ -203,7 +204,7 @@ class TableMLP(nn.Module):
             if rank > _RANKS[preset]:
                 continue
             # the widest network whose gates are as wide as it is; then wider gates from what is left
-            fits = (sized(width, rank, mixtures) for width in range(8, 1025, 8))
+            fits = (sized(width, rank, mixtures) for width in _WIDTHS)
             count, found = max((f for f in fits if f[0] <= most), key=lambda f: f[0], default=(0, {"width": 0}))
             held = best["width"] if best else 0
             cheap = held < _NARROW and rank >= _LOW  # below, a low rank costs more than a narrow layer
@@ -211,11 +212,11 @@ class TableMLP(nn.Module):
                 hidden = found["width"] + (most - count) // (depth * (3 * found["width"] + 2))
                 best = found | {"hidden": hidden}
         if best is None:
-            least, variables = sized(8, *_SHAPES[-1])[0], len(class_sizes) + numbers + len(groups or ())
+            least, variables = sized(_WIDTHS[0], *_SHAPES[-1])[0], len(class_sizes) + numbers + len(groups or ())
             raise DiffuseError(
                 f"preset '{preset}' has at most {most:,} parameters, but a table of "
                 f"{variables} variables with {sum(class_sizes):,} classes needs {least:,} at the "
-                "least; take a larger preset, or lower max_classes in the schema"
+                "least; take a larger preset" + (", or lower max_classes in the schema" if class_sizes else "")
             )
         return best
 

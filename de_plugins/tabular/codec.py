@@ -196,7 +196,7 @@ class TableCodec:
                 class_holes.append(unknown.all(1))
         return Encoded(
             stack(classes, rows, np.int64),
-            stack(numbers, rows, np.float32),
+            stack(numbers, rows, np.float64),
             stack(open_, rows, np.bool_),
             ~stack(class_holes, rows, np.bool_),
             ~stack(number_holes, rows, np.bool_),

@@ -86,7 +86,7 @@ def rows_of(coded: Encoded, rng: torch.Generator) -> dict[str, Tensor]:
     rows = {}
     if coded.numbers.shape[1]:
         noise = torch.randn(coded.numbers.shape, generator=rng)
-        rows["numbers"] = torch.where(coded.present, coded.numbers, noise)
+        rows["numbers"] = torch.where(coded.present, coded.numbers.float(), noise)
     if coded.classes.shape[1]:
         rows["classes"] = coded.classes
     for name, values in coded.shares.items():

@@ -50,7 +50,8 @@ class Column:
         missing: missing cells are modelled, as one more class.
         spikes: of a number: values that are classes of its gate, as plain values (time as ticks).
         clusters: of a number: disjoint stretches [low, high] that are classes of its gate, with a number inside.
-        resolution: of a number: the spacing of the grid it lies on, 0 for none; a duration as text for time.
+        resolution: of a number: the spacing of the grid it lies on, 0 for none; a duration as text for time. None is
+            what the training column shows.
         max_classes: of classes: the modelled vocabulary; rarer values share one class.
     """
 
@@ -61,14 +62,15 @@ class Column:
     missing: bool = False
     spikes: tuple = ()
     clusters: tuple[tuple[float, float], ...] = ()
-    resolution: float | int | str = 0
+    resolution: float | int | str | None = None
     max_classes: int = MAX_CLASSES
 
     def to_dict(self) -> dict[str, Any]:
         """JSON: only what applies to the kind."""
         out: dict[str, Any] = {"name": self.name, "kind": self.kind, "why": self.why, "missing": self.missing}
         if self.kind == "number":
-            out |= {"spikes": list(self.spikes), "resolution": self.resolution}
+            out["spikes"] = list(self.spikes)
+            out |= {} if self.resolution is None else {"resolution": self.resolution}
             out |= {"clusters": [list(ends) for ends in self.clusters]} if self.clusters else {}
         if self.kind == "classes":
             out["max_classes"] = self.max_classes
@@ -304,7 +306,7 @@ def _find_rules(
     for c in chosen:
         values, missing = cells[c.name]
         numbers[c.name] = np.where(missing, np.nan, values.astype(np.float64))
-        steps[c.name] = 0.0 if c.kind == "classes" or isinstance(c.resolution, str) else float(c.resolution)
+        steps[c.name] = 0.0 if c.kind == "classes" or isinstance(c.resolution, str) else float(c.resolution or 0)
     spikes = {c.name: c.spikes for c in chosen if c.kind == "number"}
     return find_rules(numbers, {c.name: c.dtype for c in chosen}, steps, spikes)
 

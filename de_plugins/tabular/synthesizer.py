@@ -44,7 +44,8 @@ class TableSynthesizer:
 
     Args:
         preset: "nano" (at most 64,000 parameters, all counted), "small" (300,000) or "base" (2,000,000).
-        minutes: of training; coding the table comes on top.
+        minutes: of training; coding the table comes on top, and drawing the rows that marginals are corrected by, which
+            takes some seconds of a small network and minutes of a large one.
         seed: of training, and of drawing where no ``rng`` is passed.
         max_steps: an end of training in steps beside the one in minutes; a run that it ends can be repeated exactly.
         batch_size: rows a step.
@@ -153,7 +154,10 @@ class TableSynthesizer:
         self.codec, self.joint, self.model, self._back = codec, joint, model, back
         self.steps, self.seconds, self.interrupted, self.curve = ran
         if joint is not None and model is not None:
-            self.codec = corrected(self, codec, coded, frame, joint, model)
+            try:
+                self.codec = corrected(self, codec, coded, frame, joint, model)
+            except KeyboardInterrupt:  # rows are then drawn without
+                self.interrupted = True
         return self
 
     def _check(self) -> None:

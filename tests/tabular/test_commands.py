@@ -157,6 +157,36 @@ def test_evaluate_writes_a_page_and_numbers(here, capsys, tmp_path):
     assert (tmp_path / "r" / "report.html").read_text(encoding="utf-8").startswith("<!")
 
 
+def test_evaluate_with_held_out_rows_and_the_model(here, capsys, tmp_path):
+    """The target is the model's; learning, privacy, imputation, the bound and the cost are then in the report."""
+    pytest.importorskip("xgboost")
+    assert run(capsys, "sample", here / "model", "--rows", 60, "--out", tmp_path / "new.csv")[0] == 0
+    read_table(here / "people.csv").head(80).to_csv(tmp_path / "test.csv", index=False)
+    arguments = ("--train", here / "people.csv", "--synthetic", tmp_path / "new.csv", "--test", tmp_path / "test.csv")
+    code, out, _ = run(capsys, "evaluate", *arguments, "--model", here / "model", "--out", tmp_path / "r", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["target"] == "town"
+    assert {"learning", "privacy", "imputation", "bound", "cost"} <= set(found)
+
+
+def test_an_interrupted_fit_is_saved(here, capsys, tmp_path, monkeypatch):
+    from de_core.train import Trainer
+
+    one = Trainer._one
+
+    def stop(self, *args):
+        if self.step == 3:
+            raise KeyboardInterrupt
+        return one(self, *args)
+
+    monkeypatch.setattr(Trainer, "_one", stop)
+    code, out, _ = run(capsys, "fit", here / "people.csv", "--out", tmp_path / "model", "--minutes", "1")
+    assert code == 130
+    assert "holds what was learned so far" in out
+    assert run(capsys, "sample", tmp_path / "model", "--rows", 2, "--out", tmp_path / "two.csv")[0] == 0
+
+
 @pytest.mark.parametrize("draws", [1, 2])
 def test_impute_keeps_an_index_that_has_a_name(here, capsys, tmp_path, draws):
     frame = read_table(here / "people.csv").head(20).set_index(pd.Index(range(100, 120), name="id"))

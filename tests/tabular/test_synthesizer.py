@@ -383,6 +383,20 @@ def test_interrupted_training_keeps_what_there_is(monkeypatch):
     assert len(synthesizer.sample(5)) == 5
 
 
+def test_interrupted_while_marginals_are_corrected_keeps_what_there_is(monkeypatch):
+    from de_plugins.tabular import _fitting
+
+    def stop(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_fitting, "draw_states", stop)
+    synthesizer = quick(max_steps=2).fit(people(1000))
+    assert synthesizer.interrupted
+    assert synthesizer.steps == 2
+    assert all(getattr(v, "calibration", None) is None for v in synthesizer.codec.variables)
+    assert len(synthesizer.sample(5)) == 5
+
+
 def test_patience_keeps_a_small_table_from_being_learnt_by_heart():
     """120 rows and a wide network: the bound on other rows is better with patience than at the end without."""
     draw = np.random.default_rng(0)
