@@ -179,10 +179,8 @@ def _gauge(place: float | None) -> str:
 
 
 def _privacy(found: Mapping[str, Any]) -> str:
-    one, other = found["exact_halves"]
     rows = [
         ["rows that occur in the synthetic table", f"{found['exact_train']:.3%}", f"{found['exact_test']:.3%}"],
-        ["the same of the one half of the training table and of the other", f"{one:.3%}", f"{other:.3%}"],
         [
             "distance to the nearest row over the second nearest, median",
             _plain(found["neighbour_ratio_train"]),

@@ -31,7 +31,6 @@ class Privacy:
         neighbour_ratio_train, neighbour_ratio_test: median over the synthetic rows of the distance to the
             nearest over that to the second nearest training row, held-out row; equal where nothing is memorised.
         exact_train, exact_test: share of training rows, of held-out rows, that are a synthetic row.
-        exact_halves: the same of the one half of the training table, and of the other.
         attack_auc: an attacker who calls those rows members that lie nearest to a synthetic row; 0.5 is a
             coin.
         attack_tpr: members found at one false alarm in a hundred; 0.01 is a coin.
@@ -46,7 +45,6 @@ class Privacy:
     neighbour_ratio_test: float
     exact_train: float
     exact_test: float
-    exact_halves: tuple[float, float]
     attack_auc: float
     attack_tpr: float
     rows: int
@@ -69,11 +67,9 @@ def privacy(train: Matrix, test: Matrix, synthetic: Matrix, rng: Rng, rows: int 
             against each other, as many as the smaller has).
     """
     generator = as_generator(rng)
-    order = torch.randperm(len(train), generator=generator).numpy()
-    halves = [train.rows(part) for part in (order[: len(order) // 2], order[len(order) // 2 :])]
     m = min(len(train), len(test))
     members, others = train.sample(m, generator), test.sample(m, generator)
-    exact = [exact_matches(real, synthetic) for real in (train, test, *halves)]
+    exact = [exact_matches(real, synthetic) for real in (train, test)]
     scale = _ranker(train)
     a, b, s = (scale(_mixed(table, generator)) for table in (members, others, synthetic))
     to_train, to_test = (nearest(s[:rows], x, train.numeric) for x in (a, b))
@@ -89,7 +85,6 @@ def privacy(train: Matrix, test: Matrix, synthetic: Matrix, rng: Rng, rows: int 
         neighbour_ratio_test=_neighbour_ratio(to_test),
         exact_train=exact[0],
         exact_test=exact[1],
-        exact_halves=(exact[2], exact[3]),
         attack_auc=auc,
         attack_tpr=tpr,
         rows=min(rows, len(a), len(s)),
