@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tabular_sets import SETS, load
+from tabular_sets import SETS, chosen, load
 
 from de_core.rng import stream
 from de_plugins.tabular import TableSynthesizer
@@ -36,9 +36,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    names = args.data.split(",")
-    if unknown := [name for name in names if name not in SETS]:
-        parser.error(f"--data: unknown {', '.join(unknown)}; expected some of {', '.join(SETS)}")
+    names = chosen(parser, args.data)
     results: dict[str, Any] = {}
     for name in names:
         table = load(name)[0]

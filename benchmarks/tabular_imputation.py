@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabular_sets import SETS, load
+from tabular_sets import SETS, chosen, load
 
 from de_plugins.tabular import TableSynthesizer
 from de_plugins.tabular._model_scores import imputed
@@ -37,9 +37,7 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="trained before: FOLDER of tabular.py --keep")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    names = args.data.split(",")
-    if unknown := [name for name in names if name not in SETS]:
-        parser.error(f"--data: unknown {', '.join(unknown)}; expected some of {', '.join(SETS)}")
+    names = chosen(parser, args.data)
     results: dict[str, Any] = {}
     for name in names:
         train, test = load(name)

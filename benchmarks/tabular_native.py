@@ -39,7 +39,7 @@ import attrs
 import pandas as pd
 import torch
 from tabular import alone, score
-from tabular_sets import SETS, load
+from tabular_sets import chosen, load
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -230,9 +230,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    names = args.data.split(",")
-    if unknown := [name for name in names if name not in SETS]:
-        parser.error(f"--data: unknown {', '.join(unknown)}; expected some of {', '.join(SETS)}")
+    names = chosen(parser, args.data)
     about = {"minutes": args.minutes, "steps": args.steps, "lr": args.lr, "threads": args.threads, "calls": CALLS}
     results: dict[str, dict[str, list[dict[str, Any]]]] = {name: {arm: [] for arm in ARMS} for name in names}
     for name in names:

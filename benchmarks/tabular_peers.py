@@ -1,7 +1,9 @@
-"""The worker of ``tabular.py --peers``: TabularARGN at its defaults. It needs mostlyai-engine and nothing of this
-project: pip install torch==2.13.0 mostlyai-engine (without torchvision and torchaudio of another torch).
+"""The worker of ``tabular.py --peers``: TabularARGN at its defaults, ended by its own rule or after the minutes.
 
-    python tabular_peers.py train.parquet synthetic.parquet THREADS
+It needs mostlyai-engine and nothing of this project: pip install torch==2.13.0 mostlyai-engine (without torchvision and
+torchaudio of another torch).
+
+    python tabular_peers.py train.parquet synthetic.parquet THREADS MINUTES
 
 Prints one JSON object of seconds.
 """
@@ -15,12 +17,12 @@ import pandas as pd
 import torch
 from mostlyai.engine import TabularARGN
 
-rows, made, threads = sys.argv[1:]
+rows, made, threads, minutes = sys.argv[1:]
 torch.set_num_threads(int(threads))
 train = pd.read_parquet(rows)
 with tempfile.TemporaryDirectory() as workspace:
     began = time.perf_counter()
-    model = TabularARGN(random_state=0, workspace_dir=workspace).fit(train)
+    model = TabularARGN(max_training_time=float(minutes), random_state=0, workspace_dir=workspace).fit(train)
     fitted = time.perf_counter()
     fake = model.sample(n_samples=len(train))
     drawn = time.perf_counter()

@@ -6,6 +6,7 @@ official split, the others are cut 90/10 by numpy's seed 1234; categories are re
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import attrs
 import numpy as np
 import pandas as pd
 
-__all__ = ["PUBLISHED", "SETS", "DataSet", "load"]
+__all__ = ["AIMED", "PUBLISHED", "SETS", "WANTED", "DataSet", "chosen", "load"]
 
 
 @attrs.frozen
@@ -68,6 +69,32 @@ PUBLISHED = {
     },
 }
 """Published figures (the poster of Diffuse Everything, ICML 2025): score -> method -> data set."""
+
+
+WANTED = {
+    "trend": _row("98.3", "98.2", "98.2", "98.7", "97.8", "98.3"),
+    "utility": _row(".912", ".760", ".916", ".940", ".58", ".85"),
+    "auc": _row(".61", ".70", ".62", ".57", ".65", ".72"),
+}
+"""What preset nano must reach in ten minutes on two cores; RMSE and two-sample AUC at most, all else at least."""
+
+AIMED = {
+    "trend": _row("98.75", "98.6", "98.6", "99.16", "98.2", "98.57"),
+    "utility, paper": _row(".916", ".764", ".924", ".941", ".543", ".835"),
+    "auc": _row(".575", ".590", ".570", ".530", ".600", ".650"),
+}
+"""What it aims at: the best figure of any method that is known."""
+
+
+def chosen(parser: argparse.ArgumentParser, names: str) -> list[str]:
+    """The data sets that ``--data`` names, with commas between; ends the command in a sentence where one is unknown, or
+    the folder is not there."""
+    found = names.split(",")
+    if unknown := [name for name in found if name not in SETS]:
+        parser.error(f"--data: unknown {', '.join(unknown)}; expected some of {', '.join(SETS)}")
+    if not Path(os.environ.get("DIFFUSE_DATA", "")).is_dir() or "DIFFUSE_DATA" not in os.environ:
+        parser.error("expected DIFFUSE_DATA to name the folder of the six tables (adult_train.csv.gz, ...)")
+    return found
 
 
 def load(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
