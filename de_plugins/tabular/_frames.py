@@ -31,6 +31,8 @@ def as_pandas(frame: Any) -> tuple[pd.DataFrame, Callable[[pd.DataFrame], Any]]:
         wide = nw.from_native(frame, eager_only=True)
     except TypeError as error:
         raise DiffuseError(f"table: expected a data frame, got {type(frame).__name__}") from error
+    except nw.exceptions.DuplicateError as error:
+        raise DiffuseError(f"table: a column name occurs twice; names must differ ({error})") from error
     try:
         arrow = wide.to_arrow()
     except pa.ArrowException as error:  # a type that Arrow does not know, such as whole numbers of 128 bits

@@ -12,6 +12,7 @@ import torch
 
 from de_core.errors import DiffuseError
 from de_core.rng import seed_of, stream
+from de_plugins.tabular._plain import describe
 from de_plugins.tabular.metrics import imputers
 from de_plugins.tabular.metrics.imputation import imputation, random_holes, summary
 from de_plugins.tabular.metrics.matrix import matrices
@@ -75,7 +76,7 @@ def imputed(
     truth = _some(test, rows, seed).reindex(columns=list(train.columns))
     holes = random_holes(truth, SHARE, rng=stream(seed, "holes"))
     unknown = holes | unreadable(model.codec, truth)
-    filled = model.impute(truth.mask(unknown), draws=DRAWS, rng=seed_of(stream(seed, "impute")))
+    filled = model.impute(_hidden(truth, unknown), draws=DRAWS, rng=seed_of(stream(seed, "impute")))
     coded = matrices({"train": train, "truth": truth, **{f"draw {k}": f for k, f in enumerate(filled)}}, categorical)
     known, asked = coded["train"], coded["truth"]
     draws = {
@@ -93,8 +94,14 @@ def imputed(
     }
 
 
+def _hidden(truth: pd.DataFrame, unknown: Any) -> pd.DataFrame:
+    """The table without some cells; whole numbers stay whole, which pandas has as floats where one is missing."""
+    whole = {c: describe(truth[c], c).nullable.name for c, d in truth.dtypes.items() if str(d).lstrip("u")[:3] == "int"}
+    return truth.astype(whole).mask(unknown)
+
+
 def cost(model: TableSynthesizer, rows: int, seed: int) -> dict[str, float | int]:
-    """Parameters, seconds and steps of training, seconds and speed of drawing, peak memory where it is known.
+    """Parameters, seconds and steps of training, seconds and speed of drawing.
 
     Args:
         model: fitted.
@@ -111,8 +118,7 @@ def cost(model: TableSynthesizer, rows: int, seed: int) -> dict[str, float | int
         "sampling_rows": rows,
         "sampling_seconds": seconds,
     }
-    memory = getattr(model, "peak_memory", None)
-    return out if memory is None else out | {"training_peak_mib": memory / 2**20}
+    return out
 
 
 def check_model(model: TableSynthesizer, train: pd.DataFrame) -> None:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from de_core.errors import DiffuseError
-from de_plugins.tabular._plain import DType
+from de_plugins.tabular._plain import DType, narrowed
 
-__all__ = ["Grid", "QuantileMap", "narrowed"]
+__all__ = ["Grid", "QuantileMap"]
 
 EXACT = 2.0**53  # whole numbers up to here are exact in float64
 _DECIMALS = 12  # at most, of a lattice
@@ -135,13 +135,13 @@ class Grid:
         whole = steps * np.uint64(self.step) + np.array(self.origin % 2**64, dtype=np.uint64)
         return whole if "uint" in dtype.name.lower() else whole.view(np.int64)
 
-    def holds(self, values: np.ndarray) -> np.ndarray:
-        """Whether float64 values (n,) lie on the lattice, up to rounding; all do where there is none."""
+    def holds(self, values: np.ndarray, eps: float = 2.0**-52) -> np.ndarray:
+        """Whether values (n,) lie on the lattice, up to the relative rounding ``eps``; all do where there is none."""
         if not self.step:
             return np.ones(len(values), dtype=bool)
         scaled = values * 10.0**self.decimals
         index = (scaled - self.origin) / self.step
-        slack = 1e-6 + 4 * np.finfo(np.float64).eps * np.abs(scaled) / self.step
+        slack = 1e-6 + 4 * eps * np.abs(scaled) / self.step
         return np.abs(index - np.rint(index)) <= slack
 
 
@@ -151,8 +151,8 @@ class QuantileMap:
 
     Let :math:`v_1 < \dots < v_m` be the distinct training values with weights :math:`w_j` (their counts),
     :math:`L_j` and :math:`R_j` the cumulated share before and through :math:`v_j`, and :math:`\Phi` the
-    normal distribution function. A value that holds at least one part in `KNOTS` of the column is an *atom*:
-    it owns the whole stretch :math:`[\Phi^{-1}(L_j), \Phi^{-1}(R_j)]`, so that ties come back as often as
+    normal distribution function. A value that several rows hold, at least one part in `KNOTS` of the column, is an
+    *atom*: it owns the whole stretch :math:`[\Phi^{-1}(L_j), \Phi^{-1}(R_j)]`, so that ties come back as often as
     they were. Any other knot is the point :math:`\Phi^{-1}((L_j + R_j) / 2)`. Between stretches the map is
     linear. The knots are spread evenly over the probability and over the normal scale, which keeps the tails.
     The law of a normal draw mapped back differs from the column's by less than one part in `KNOTS` in
@@ -194,7 +194,7 @@ class QuantileMap:
         right = np.cumsum(weight) / weight.sum()
         left = np.concatenate([[0.0], right[:-1]])
         middle = (left + right) / 2
-        atom = weight / weight.sum() >= 1 / cls.KNOTS
+        atom = (counts > 1) & (weight / weight.sum() >= 1 / cls.KNOTS)
         atom[[0, -1]] = True
         keep = atom | _spread(middle, cls.KNOTS)
         value, left, right, middle, atom = (a[keep] for a in (value, left, right, middle, atom))
@@ -313,17 +313,14 @@ def _ndtr(z: np.ndarray) -> np.ndarray:
     return torch.special.ndtr(torch.from_numpy(np.ascontiguousarray(z, dtype=np.float64))).numpy()
 
 
-def narrowed(values: np.ndarray, dtype: DType) -> np.ndarray:
-    """Numbers as a column of the dtype holds them: rounded to a precision below float64's, any others as they are."""
-    return values if dtype.narrow is None else values.astype(dtype.narrow).astype(values.dtype)
-
-
 def _decimals(values: np.ndarray, dtype: DType) -> tuple[int, np.ndarray] | None:
-    """The fewest decimals (at most `_DECIMALS`) that write every value exactly, and the whole numbers behind them."""
+    """The fewest decimals (at most `_DECIMALS`) that write every value exactly, and the whole numbers behind them, all
+    of which the dtype can tell apart."""
+    exact = EXACT if dtype.narrow is None else 2.0 ** (np.finfo(dtype.narrow).nmant + 1)
     for sample in (values[:200], values):
         for decimals in range(_DECIMALS + 1):
             scaled = np.rint(sample * 10.0**decimals)
-            if np.abs(scaled).max() >= EXACT:
+            if np.abs(scaled).max() >= exact:
                 return None
             if (narrowed(scaled / 10.0**decimals, dtype) == narrowed(sample, dtype)).all():
                 break

@@ -17,7 +17,7 @@ import pandas as pd
 from de_core.errors import DiffuseError
 from de_plugins.tabular._objects import KINDS, arrow_dtype, decimal_name, is_rebuilt, native, rebuild
 
-__all__ = ["DType", "Plain", "describe", "filled_in", "from_plain", "label", "to_plain"]
+__all__ = ["DType", "Plain", "describe", "filled_in", "from_plain", "label", "narrowed", "to_plain"]
 
 Plain = Literal["text", "bool", "int", "float", "ticks", "codes", "interval"]
 
@@ -62,7 +62,7 @@ class DType:
             out["missing"] = self.missing
         if self.categories_dtype is not None:
             out["ordered"] = self.ordered
-            out["categories"] = [list(c) if isinstance(c, tuple) else c for c in self.categories]
+            out["categories"] = [[_edge(x) for x in c] if isinstance(c, tuple) else c for c in self.categories]
             out["categories_dtype"] = self.categories_dtype.to_dict()
         return out
 
@@ -72,7 +72,10 @@ class DType:
         data = dict(data)
         if "categories_dtype" in data:
             data["categories_dtype"] = cls.from_dict(data["categories_dtype"])
-            data["categories"] = tuple(tuple(c) if isinstance(c, list) else c for c in data["categories"])
+            data["categories"] = tuple(
+                tuple(float(x) if isinstance(x, str) else x for x in c) if isinstance(c, list) else c
+                for c in data["categories"]
+            )
         return cls(**data)
 
     @property
@@ -89,6 +92,15 @@ class DType:
     def is_span(self) -> bool:
         """Ticks of a duration, not of a date."""
         return self.name.startswith(("timedelta", "arrow:duration", "time["))
+
+    @property
+    def nullable(self) -> DType:
+        """The dtype, or pandas' own one with room for a missing cell."""
+        if self.plain == "bool" and self.name == "bool":
+            return attrs.evolve(self, name="boolean")
+        if re.fullmatch(r"u?int(8|16|32|64)", self.name):
+            return attrs.evolve(self, name=self.name.replace("int", "Int").replace("uInt", "UInt"))
+        return self
 
     @property
     def narrow(self) -> np.dtype | None:
@@ -226,7 +238,8 @@ def to_plain(series: pd.Series, dtype: DType, name: object) -> tuple[np.ndarray,
         )
     if dtype.plain == "float" and not np.isfinite(values).all():
         row = int(np.flatnonzero(~missing)[~np.isfinite(values)][0])
-        raise DiffuseError(f"column '{name}': expected finite numbers, got an infinite one in row {row}")
+        what = "NaN" if np.isnan(values[~np.isfinite(values)][0]) else "an infinite one"
+        raise DiffuseError(f"column '{name}': expected finite numbers, got {what} in row {row}")
     if dtype.narrow is not None:
         info = np.iinfo(dtype.narrow) if dtype.plain == "int" else np.finfo(dtype.narrow)
         beyond = (values < info.min) | (values > info.max)
@@ -235,8 +248,13 @@ def to_plain(series: pd.Series, dtype: DType, name: object) -> tuple[np.ndarray,
             held = f"{dtype.name} holds {info.min} to {info.max}"
             raise DiffuseError(f"column '{name}': {held}, got {value} in row {row}")
     out = np.full(len(series), _PLACEHOLDER[dtype.plain], dtype=values.dtype)
-    out[~missing] = values
+    out[~missing] = narrowed(values, dtype)
     return out, missing
+
+
+def narrowed(values: np.ndarray, dtype: DType) -> np.ndarray:
+    """Numbers as a column of the dtype holds them: rounded to a precision below float64's, any others as they are."""
+    return values if dtype.narrow is None else values.astype(dtype.narrow).astype(values.dtype)
 
 
 def _fitting(good: pd.Series, dtype: DType) -> np.ndarray | None:
@@ -277,6 +295,10 @@ def _fitting(good: pd.Series, dtype: DType) -> np.ndarray | None:
 
 def _whole(good: pd.Series, dtype: DType) -> np.ndarray | None:
     target = np.uint64 if "uint" in dtype.name.lower() else np.int64
+    if pd.api.types.is_integer_dtype(good.dtype) and len(good):  # numpy would wrap around
+        least, most = int(good.min()), int(good.max())
+        if least < np.iinfo(target).min or most > np.iinfo(target).max:
+            return None
     if pd.api.types.is_float_dtype(good.dtype) or good.dtype == object:
         values = good.to_numpy(dtype=object)
         if any(value != int(value) for value in values if abs(value) != float("inf")):
@@ -370,6 +392,11 @@ def _intervals(cells: tuple, dtype: DType) -> pd.IntervalIndex:
     closed = dtype.name.rsplit(",", 1)[1].strip(" ]")
     index = pd.IntervalIndex.from_tuples(list(cells), closed=closed)  # pyright: ignore[reportArgumentType]  # pandas' own word
     return index.astype(dtype.name)  # pyright: ignore[reportReturnType]  # an interval dtype gives an interval index
+
+
+def _edge(x: float) -> float | str:
+    """Of an interval; JSON has no infinite number."""
+    return x if np.isfinite(x) else str(x)
 
 
 def _example(good: pd.Series) -> str:

@@ -11,8 +11,7 @@ import torch
 
 from de_core.errors import DiffuseError
 from de_plugins.tabular._among import Among
-from de_plugins.tabular._numeric import narrowed
-from de_plugins.tabular._plain import from_plain, to_plain
+from de_plugins.tabular._plain import from_plain, narrowed, to_plain
 from de_plugins.tabular._variables import Classes, Number
 from de_plugins.tabular._wanted import ValueSet
 
@@ -120,7 +119,8 @@ def _stretches(variable: Number, values: ValueSet) -> tuple[torch.Tensor, np.nda
         low, high, ends = low[~thin], high[~thin], ends[~thin]
         pairs = _joined(list(zip(low, high, *ends.T, strict=True)), touch=1e-9)
     else:
-        middle = np.where(thin, (low + high) / 2, 0.0)
+        with np.errstate(invalid="ignore"):  # of all numbers
+            middle = np.where(thin, (low + high) / 2, 0.0)
         low, high = np.where(thin, middle - _POINT, low), np.where(thin, middle + _POINT, high)
         pairs = list(zip(low, high, *ends.T, strict=True))
     scores = torch.tensor([pair[:2] for pair in pairs], dtype=torch.float64).reshape(-1, 2)

@@ -11,8 +11,8 @@ import pandas as pd
 
 from de_core.errors import DiffuseError
 from de_plugins.tabular._groups import MAX_ODD, OFF, Group, spoken
-from de_plugins.tabular._numeric import EXACT, Grid, narrowed
-from de_plugins.tabular._plain import DType, array_of, from_plain, to_plain
+from de_plugins.tabular._numeric import EXACT, Grid
+from de_plugins.tabular._plain import DType, array_of, from_plain, narrowed, to_plain
 from de_plugins.tabular._variables import Classes, Constant, Number
 from de_plugins.tabular.schema import Column, column_of
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from de_plugins.tabular._plain import from_plain, to_plain
+from de_plugins.tabular._plain import filled_in, from_plain, to_plain
 from de_plugins.tabular._variables import Number
 from de_plugins.tabular.codec import TableCodec
 from de_plugins.tabular.schema import column_of
@@ -47,5 +47,5 @@ def close_sums(codec: TableCodec, frame: pd.DataFrame, free: Mapping[Any, Any] |
             if here.any():
                 values, missing = plain[c]
                 values = np.where(here, np.rint(moved) if dtype.plain == "int" else moved, values).astype(values.dtype)
-                frame[name] = from_plain(values, missing, dtype)
+                frame[name] = filled_in(column_of(frame, name), from_plain(values, missing, dtype), here, dtype, name)
     return frame

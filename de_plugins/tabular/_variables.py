@@ -297,7 +297,9 @@ def fit_variable(column: Column, series: pd.Series) -> Constant | Classes | Numb
     """
     values, missing = to_plain(series, column.dtype, column.name)
     if missing.any() and not column.missing:
-        column = attrs.evolve(column, missing=True)
+        column = attrs.evolve(column, missing=True, dtype=column.dtype.nullable)
+    if missing.all() and column.kind != "constant":
+        raise DiffuseError(f"column '{column.name}': every cell is missing; make its kind 'constant'")
     return {"constant": Constant, "classes": Classes, "number": Number}[column.kind].fit(column, values, missing)
 
 

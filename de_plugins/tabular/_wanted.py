@@ -102,6 +102,8 @@ def _read(wanted: Wanted, variable: Variable, value: Any) -> None:
             raise DiffuseError(f"column '{column.name}': expected one value at level {level}, got several")
         if level:
             wanted.levels[column.name] = float(level)
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
     if isinstance(value, str) and column.dtype.plain in ("int", "float", "ticks") and (".." in value or "|" in value):
         value = read_text(value, variable)
     if _is_set(value):

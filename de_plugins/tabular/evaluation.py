@@ -119,11 +119,13 @@ def evaluate(
 
     Raises:
         DiffuseError: a table is empty or has other columns; no such target; the model has other columns; an extra of
-            the name of a section, or one that is no mapping; no repetition.
+            the name of a section, or one that is no mapping; no repetition; no thread.
     """
     began = time.perf_counter()
     if seeds < 1:
         raise DiffuseError(f"seeds: expected at least one repetition of the two-sample test, got {seeds}")
+    if threads is not None and threads < 1:
+        raise DiffuseError(f"threads: expected at least 1, got {threads}")
     for name, section in (extras or {}).items():
         if not isinstance(section, Mapping):
             raise DiffuseError(f"extras: expected section '{name}' as values by title, got {type(section).__name__}")

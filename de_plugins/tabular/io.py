@@ -101,7 +101,7 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike) -> None:
         if kind == "parquet":
             frame.to_parquet(aside, index=named)
         else:
-            frame.to_csv(aside, index=named, compression="gzip" if path.name.endswith(".gz") else None)
+            frame.to_csv(aside, index=named, compression="gzip" if path.name.lower().endswith(".gz") else None)
 
     atomic_write(path, write)
 
@@ -141,7 +141,12 @@ def _read_csv(path: Path) -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # longer lines would be cut in silence
             frame = pd.read_csv(
-                path, index_col=False, dtype_backend="numpy_nullable", encoding="utf-8-sig", low_memory=False
+                path,
+                index_col=False,
+                dtype_backend="numpy_nullable",
+                encoding="utf-8-sig",
+                low_memory=False,
+                float_precision="round_trip",
             )
     except (pd.errors.ParserWarning, pd.errors.ParserError):
         _check_widths(path, opener, len(header))

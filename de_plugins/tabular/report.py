@@ -236,8 +236,6 @@ def _cost(results: Mapping[str, Any]) -> str:
         ["training", f"{found['training_seconds']:,.1f} s, {found['training_steps']:,} steps"],
         ["drawing", f"{found['sampling_seconds']:,.1f} s for {found['sampling_rows']:,} rows ({speed:,.0f} a second)"],
     ]
-    if "training_peak_mib" in found:
-        rows.append(["peak memory of training", f"{found['training_peak_mib']:,.0f} MiB"])
     return _table(["", ""], [*rows, ["this report", f"{results['seconds']:,.1f} s"]])
 
 

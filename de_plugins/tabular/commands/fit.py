@@ -7,7 +7,7 @@ from pathlib import Path
 
 from de_core.errors import DiffuseError
 from de_plugins.tabular.commands._common import check_artifact_target
-from de_plugins.tabular.io import read_table
+from de_plugins.tabular.io import read_like, read_table
 from de_plugins.tabular.schema import Schema
 
 __all__ = ["Fit"]
@@ -34,8 +34,12 @@ class Fit:
         check_artifact_target(args.out)
         if not args.minutes > 0:
             raise DiffuseError(f"--minutes: expected a number above 0, got {args.minutes}")
-        frame = read_table(args.table)
-        schema = Schema.infer(frame, args.target) if args.schema is None else _read_schema(args.schema)
+        if args.schema is None:
+            frame = read_table(args.table)
+            schema = Schema.infer(frame, args.target)
+        else:
+            schema = _read_schema(args.schema)
+            frame = read_like(args.table, {column.name: column.dtype for column in schema.columns})
         print(f"{args.table}: {len(frame):,} rows, {len(schema.columns)} columns")
         for column in schema.columns:
             print(f"  {column.name}: {column.why}")

@@ -102,7 +102,7 @@ def matrices(tables: Mapping[str, pd.DataFrame], categorical: Collection[str | i
     columns: dict[str, list[np.ndarray]] = {name: [] for name in tables}
     sizes, words = [], []
     for name, nominal in zip(names, chosen, strict=True):
-        series = {table: column_of(frame, name) for table, frame in tables.items()}
+        series = {table: _like(column_of(frame, name), column_of(first, name)) for table, frame in tables.items()}
         if nominal:
             codes, spelt = _codes(series)
         else:
@@ -145,6 +145,15 @@ def scale_of(values: np.ndarray, most: float) -> np.ndarray:
     trees do not mind."""
     largest = np.max(np.abs(values), axis=0, initial=0.0, where=~np.isnan(values))
     return np.where(largest > most, np.exp2(np.ceil(np.log2(np.maximum(largest / most, 1.0)))), 1.0)
+
+
+def _like(series: pd.Series, first: pd.Series) -> pd.Series:
+    """A column of floats, rounded as the first table's has them where those are of 16 or 32 bits: what was written and
+    read again has their decimals in float64."""
+    kind = native(first).dtype
+    if kind not in (np.float16, np.float32) or not pd.api.types.is_float_dtype(native(series).dtype):
+        return series
+    return native(series).astype(kind)
 
 
 def _is_time(series: pd.Series) -> bool:

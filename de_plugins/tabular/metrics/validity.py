@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from de_plugins.tabular._objects import native
-from de_plugins.tabular._plain import from_plain
-from de_plugins.tabular._rules import holds, said
+from de_plugins.tabular._plain import from_plain, narrowed
+from de_plugins.tabular._rules import holds, rounding, said
 from de_plugins.tabular._shares import Share
 from de_plugins.tabular._variables import Classes, Constant, Number, slack_of
 from de_plugins.tabular.codec import TableCodec
@@ -50,7 +50,7 @@ def rules_kept(codec: TableCodec, frame: pd.DataFrame) -> dict[str, float]:
         columns = []
         for name in (rule.column, *rule.of):
             dtype = variables[name].column.dtype
-            columns.append(number_array(column_of(frame, name), dtype.unit if dtype.plain == "ticks" else None))
+            columns.append(_array(column_of(frame, name), dtype.unit if dtype.plain == "ticks" else None))
         there = ~np.isnan(np.stack(columns)).any(axis=0)
         kept = holds(rule, columns[0], columns[1:], slack_of(variables[rule.column]))
         out[said(rule)] = float(kept[there].mean()) if there.any() else math.nan
@@ -98,14 +98,22 @@ def _column(variable: Constant | Classes | Number, series: pd.Series) -> dict[st
     dtype = variable.column.dtype
     unit = dtype.unit if dtype.plain == "ticks" else None
     if isinstance(variable, Number):
-        return _number(variable, number_array(series, unit))
+        return _number(variable, _array(series, unit))
     new = _new(variable, series)
     out: dict[str, Any] = {"unseen": float(new.mean())}
     if isinstance(variable, Classes) and dtype.plain in ("int", "float", "ticks"):
-        values, seen = number_array(series, unit), number_array(_known(variable), unit)
+        values, seen = narrowed(_array(series, unit), dtype), number_array(_known(variable), unit)
         out["outside"] = float(((values < seen.min()) | (values > seen.max())).mean())
         out["attained"] = bool(np.nanmin(values) == seen.min() and np.nanmax(values) == seen.max())
     return out
+
+
+def _array(series: pd.Series, unit: str | None) -> np.ndarray:
+    """``number_array``, NaN where a cell is no number."""
+    try:
+        return number_array(series, unit)
+    except (ValueError, TypeError):
+        return np.asarray(pd.to_numeric(native(series).astype(object), errors="coerce"), dtype=np.float64)
 
 
 def _known(variable: Classes | Constant) -> pd.Series:
@@ -121,14 +129,18 @@ def _new(variable: Classes | Constant, series: pd.Series) -> pd.Series:
     if dtype.plain == "ticks" and unit_of(series):
         seen = np.isin(number_array(series, dtype.unit), number_array(known, dtype.unit))
         return ~pd.Series(seen, index=series.index) & series.notna()
+    if dtype.narrow is not None and dtype.plain == "float":
+        seen = np.isin(narrowed(_array(series, None), dtype), number_array(known))
+        return ~pd.Series(seen, index=series.index) & series.notna()
     return ~native(series).astype(object).isin(known.astype(object)) & series.notna()
 
 
 def _number(variable: Number, values: np.ndarray) -> dict[str, Any]:
-    ends = variable.grid.from_index(variable.ends, variable.column.dtype)
-    ends = np.concatenate([ends, variable.spikes]).astype(np.float64)
-    there = ~np.isnan(values)
-    off = ~variable.grid.holds(values) & ~np.isin(values, variable.spikes.astype(np.float64)) & there
+    dtype = variable.column.dtype
+    ends = variable.grid.from_index(variable.ends, dtype)
+    ends = narrowed(np.concatenate([ends, variable.spikes]).astype(np.float64), dtype)
+    values, there = narrowed(values, dtype), ~np.isnan(values)
+    off = ~variable.grid.holds(values, rounding(dtype)) & ~np.isin(values, variable.spikes.astype(np.float64)) & there
     present = values[there]
     return {
         "outside": float(((values < ends.min()) | (values > ends.max())).mean()),
