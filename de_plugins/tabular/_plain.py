@@ -46,6 +46,8 @@ class DType:
         ordered: of a categorical.
         categories: of a categorical, all of them, seen or not, as plain values.
         categories_dtype: how to rebuild the categories.
+        wall: ticks are of the clock on the wall, so that local midnights lie a day apart, summer and winter: of a zone
+            whose offset changes within the column, none of whose cells is of an hour that comes twice.
     """
 
     name: str
@@ -54,12 +56,15 @@ class DType:
     ordered: bool = False
     categories: tuple = ()
     categories_dtype: DType | None = None
+    wall: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """JSON: defaults are left out."""
         out: dict[str, Any] = {"name": self.name, "plain": self.plain}
         if self.missing != "nan":
             out["missing"] = self.missing
+        if self.wall:
+            out["wall"] = True
         if self.categories_dtype is not None:
             out["ordered"] = self.ordered
             out["categories"] = [[_edge(x) for x in c] if isinstance(c, tuple) else c for c in self.categories]
@@ -178,8 +183,16 @@ def describe(series: pd.Series, name: object) -> DType:
     if api.is_float_dtype(dtype):
         return DType(shown, "float")
     if api.is_datetime64_any_dtype(dtype) or api.is_timedelta64_dtype(dtype):
-        return DType(shown, "ticks")
+        return DType(shown, "ticks", wall=isinstance(dtype, pd.DatetimeTZDtype) and _is_wall(series.dropna()))
     raise DiffuseError(f"column '{name}': dtype {dtype} is not supported; expected numbers, text, booleans or dates")
+
+
+def _is_wall(good: pd.Series) -> bool:
+    """Whether the offset of cells of one zone changes, and each is told by the clock on the wall."""
+    wall, zone = good.dt.tz_localize(None), good.dt.tz
+    if (wall - good.dt.tz_convert("UTC").dt.tz_localize(None)).nunique() < 2:
+        return False
+    return bool((wall.dt.tz_localize(zone, ambiguous="NaT", nonexistent="NaT") == good).all())
 
 
 def _describe_objects(series: pd.Series, name: object) -> DType:
@@ -281,7 +294,7 @@ def _fitting(good: pd.Series, dtype: DType) -> np.ndarray | None:
         if zoned != wanted:
             return None
         if zoned:
-            good = good.dt.tz_convert("UTC").dt.tz_localize(None)
+            good = good.dt.tz_convert(dtype.pandas().tz if dtype.wall else "UTC").dt.tz_localize(None)
         try:
             coarse = good if isinstance(good.dtype, pd.ArrowDtype) else good.dt.as_unit(dtype.unit)
         except ValueError:  # out of bounds; numpy's own conversion would wrap
@@ -338,6 +351,9 @@ def _from_ticks(values: np.ndarray, missing: np.ndarray, dtype: DType, target: A
     base = f"{'m8' if dtype.is_span else 'M8'}[{dtype.unit}]"
     ticks = np.where(missing, np.iinfo(np.int64).min, values).astype(np.int64).view(base)
     column = pd.Series(ticks)
+    if dtype.wall:  # of an hour that comes twice the first, of one that does not come the next that does
+        first = np.ones(len(column), dtype=bool)
+        return column.dt.tz_localize(target.tz, ambiguous=first, nonexistent="shift_forward")
     if isinstance(target, pd.DatetimeTZDtype):
         return column.dt.tz_localize("UTC").dt.tz_convert(target.tz)
     if "tz=" in dtype.name:

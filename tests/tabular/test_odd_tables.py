@@ -143,3 +143,27 @@ def test_closing_a_sum_leaves_the_cells_that_are_known():
     assert (closed["a"] == wide["a"]).all()
     assert closed["b"][0] == pytest.approx(1 - 0.123456789012, abs=1e-7)
     assert torch.is_tensor(codec.encode(train).numbers)
+
+
+def test_local_midnights_stay_midnights_across_summer_time():
+    rng = np.random.default_rng(0)
+    days = pd.date_range("2018-01-01", periods=2000, freq="D", tz="Europe/Berlin")
+    frame = pd.DataFrame({"day": days[rng.integers(0, 2000, 3000)], "x": rng.normal(size=3000)})
+    codec = TableCodec.fit(frame)
+    assert codec.schema["day"].resolution == "1 days 00:00:00"
+    assert Schema.from_toml(codec.schema.to_toml()) == codec.schema
+    coded = codec.encode(frame)
+    back = codec.decode(coded.classes, coded.numbers, rng=0)
+    pd.testing.assert_series_equal(back["day"], frame["day"])
+    drawn = codec.decode(torch.zeros(2000, 0, dtype=torch.int64), torch.randn(2000, 2), rng=0)
+    assert drawn["day"].dtype == frame["day"].dtype
+    assert (drawn["day"] == drawn["day"].dt.normalize()).all()
+    assert not any(validity(codec, drawn)["day"][key] for key in ("outside", "off_grid"))
+    # an hour that comes twice has no place of its own on the wall: moments are then told apart, as before
+    twice = pd.to_datetime(["2020-10-25 00:30", "2020-10-25 01:30", "2020-06-01 10:00"], utc=True).tz_convert(
+        "Europe/Berlin"
+    )
+    hours = pd.DataFrame({"t": twice[np.arange(60) % 3], "x": np.arange(60.0)})
+    again = TableCodec.fit(hours)
+    coded = again.encode(hours)
+    pd.testing.assert_series_equal(again.decode(coded.classes, coded.numbers, rng=0)["t"], hours["t"])

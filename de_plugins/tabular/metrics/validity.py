@@ -98,6 +98,8 @@ def _column(variable: Constant | Classes | Number, series: pd.Series) -> dict[st
     dtype = variable.column.dtype
     unit = dtype.unit if dtype.plain == "ticks" else None
     if isinstance(variable, Number):
+        if dtype.wall and isinstance(series.dtype, pd.DatetimeTZDtype):
+            series = series.dt.tz_convert(dtype.pandas().tz).dt.tz_localize(None)
         return _number(variable, _array(series, unit))
     new = _new(variable, series)
     out: dict[str, Any] = {"unseen": float(new.mean())}
