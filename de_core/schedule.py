@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Callable
+from functools import partial
 
 import attrs
 import torch
@@ -212,12 +214,17 @@ class CosineSurvival(SurvivalSchedule):
         return _HALF_PI * torch.where(t < 1, torch.cos(_HALF_PI * t), 0.0)
 
 
-PATHS: dict[str, type[PathSchedule]] = {"cosine": Cosine, "linear": LinearVP, "edm": EDM}
+PATHS: dict[str, Callable[[], PathSchedule]] = {
+    "cosine": Cosine,
+    "linear": LinearVP,
+    "linear-tabular": partial(LinearVP, low=0.2, high=40.0),  # the authors' tabular code: beta without the half
+    "edm": EDM,
+}
 SURVIVALS: dict[str, type[SurvivalSchedule]] = {"linear": LinearSurvival, "cosine": CosineSurvival}
 
 
 def path_schedule(name: str) -> PathSchedule:
-    """The path schedule of that name: "cosine", "linear" or "edm"."""
+    """The path schedule of that name: "cosine", "linear", "linear-tabular" or "edm"."""
     if name not in PATHS:
         raise DiffuseError(f"schedule: expected one of {', '.join(PATHS)}, got {name!r}")
     return PATHS[name]()

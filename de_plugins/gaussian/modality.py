@@ -49,7 +49,8 @@ class Gaussian(Diffusion):
 
     Args:
         event_shape: of one sample.
-        schedule: "cosine", "linear" (rate 0.1 + 19.9 t) or "edm" (sigma from 0.002 to 80, rho 7).
+        schedule: "cosine", "linear" (rate 0.1 + 19.9 t), "linear-tabular" (twice that) or "edm" (sigma from 0.002 to
+            80, rho 7).
         prediction: "v", "x0", "eps" or "score".
 
     Sources: Song et al. 2021 (2011.13456), Kingma et al. 2021 (2107.00630), Salimans and Ho 2022 (2202.00512, v),

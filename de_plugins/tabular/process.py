@@ -53,12 +53,12 @@ def table_process(
     """The product of "numbers" (gaussian, C) and "classes" (masked, one size a column), each column with its own clock,
     and of one simplex a group, by its name and number of parts, with one clock.
 
-    A modality without columns is left out. Under "paper-tabular" the gaussian has the linear schedule and predicts eps,
-    as in the authors' code.
+    A modality without columns is left out. Under "paper-tabular" the gaussian has the linear schedule without the half
+    and predicts eps, as in the authors' code.
     """
     modalities: dict[str, Modality] = {}
     if numbers:
-        schedule, prediction = ("linear", "eps") if objective == "paper-tabular" else ("cosine", "v")
+        schedule, prediction = ("linear-tabular", "eps") if objective == "paper-tabular" else ("cosine", "v")
         modalities["numbers"] = get_modality("gaussian")((numbers,), schedule, prediction)
     if class_sizes:
         modalities["classes"] = get_modality("masked")((len(class_sizes),), num_classes=list(class_sizes))

@@ -53,7 +53,8 @@ class TableSynthesizer:
         backbone: name of an installed backbone; "table-dit" is the authors' transformer, whose preset "paper" has their
             width.
         objective: "simple", "elbo", or "paper-tabular": the authors' losses, schedule, one clock for all columns, and
-            settings of AdamW. Conditions are then as good as a model can be that never saw a column given.
+            settings of AdamW. Conditions are then as good as a model can be that never saw a column given. Columns are
+            coded, drawn and corrected as ever: theirs are standardised, and drawn in a thousand leaps.
         coding: name of an installed codec of tables.
         patience: in a table of fewer cells than the network has parameters, which can be learnt by heart, a tenth of
             the rows, at most 500, is held out, a bound on their likelihood is taken at every twentieth of the budget,

@@ -8,6 +8,7 @@ import torch
 from de_core import DiffuseError
 from de_plugins.tabular import TableSynthesizer
 from de_plugins.tabular.dit import TableDiT, _count
+from de_plugins.tabular.process import table_process
 
 ADULT = [9, 16, 7, 15, 6, 5, 2, 42, 2]
 
@@ -92,3 +93,26 @@ def test_the_papers_recipe_learns():
     fake = synth.sample(1000, rng=0)
     assert ((fake.x > 0) == (fake.c == "up")).mean() > 0.8
     assert synth.joint.modalities["numbers"].config()["prediction"] == "eps"
+
+
+def test_the_authors_losses_and_schedule():
+    """0.1 w(t) times the cross entropy of all columns, w = 1/t; |eps error|^2 summed; alpha = exp(-int beta) with beta
+    = .1 + 19.9 t, without the half (THEORY, errata of the authors' tabular code)."""
+    joint = table_process((3, 4), 2, "paper-tabular")
+    rng = torch.Generator().manual_seed(0)
+    x0 = {"classes": torch.tensor([[0, 3], [2, 1], [1, 1]]), "numbers": torch.randn(3, 2, generator=rng).double()}
+    t = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)[:, None].expand(3, 2)
+    noised = joint.perturb(x0, {"classes": t, "numbers": t}, rng=rng)
+    scores = torch.randn(3, 7, generator=rng).double()
+    found = joint.modalities["classes"].loss(scores, noised["classes"], objective="paper-tabular")
+    parts = [
+        torch.nn.functional.cross_entropy(part, x0["classes"][:, d], reduction="none")
+        for d, part in enumerate(scores.split([3, 4], 1))
+    ]
+    assert torch.allclose(found, 0.1 / t[:, 0] * (parts[0] + parts[1]), rtol=1e-12)
+    alpha = torch.exp(-(0.1 * t + 19.9 * t**2 / 2))
+    eps = (noised["numbers"].xt - alpha * x0["numbers"]) / (1 - alpha**2).sqrt()
+    assert float(eps.abs().max()) < 5  # so it is the noise
+    guess = torch.randn(3, 2, generator=rng).double()
+    found = joint.modalities["numbers"].loss(guess, noised["numbers"], objective="paper-tabular")
+    assert torch.allclose(found, ((guess - eps) ** 2).sum(1), rtol=1e-9)
