@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from de_plugins.tabular._numeric import ndtr, ndtri
+
 __all__ = ["LEAST", "Calibration", "with_ends"]
 
 LEAST = 1000  # fewer draws than this say too little about a law's tails
@@ -37,9 +39,9 @@ class Calibration:
         n = len(z)
         if n < LEAST:
             return None
-        normal = np.concatenate([np.linspace(-4.5, 4.5, 181), _ndtri(np.linspace(0.02, 0.98, 97))])
-        normal = np.unique(normal[(_ndtr(normal) > 0.5 / n) & (_ndtr(-normal) > 0.5 / n)])
-        p = _ndtr(normal)
+        normal = np.concatenate([np.linspace(-4.5, 4.5, 181), ndtri(np.linspace(0.02, 0.98, 97))])
+        normal = np.unique(normal[(ndtr(normal) > 0.5 / n) & (ndtr(-normal) > 0.5 / n)])
+        p = ndtr(normal)
         drawn, target = np.quantile(z.astype(np.float64), p), (normal - mean) / sd
         shift = target - drawn
         error = np.sqrt(p * (1 - p) / n) * math.sqrt(2 * math.pi) * np.exp(normal**2 / 2) / sd
@@ -74,11 +76,3 @@ def with_ends(classes: Tensor, size: int, least: float, rng: torch.Generator) ->
             picked = rows[torch.randperm(len(rows), generator=rng)[:lack]]
             classes = classes.index_fill(0, picked, int(order[0]))
     return classes
-
-
-def _ndtri(u: np.ndarray) -> np.ndarray:
-    return torch.special.ndtri(torch.from_numpy(u)).numpy()
-
-
-def _ndtr(z: np.ndarray) -> np.ndarray:
-    return torch.special.ndtr(torch.from_numpy(z)).numpy()

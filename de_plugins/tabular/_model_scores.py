@@ -82,7 +82,7 @@ def imputed(
     draws = {
         "model": [coded[f"draw {k}"] for k in range(DRAWS)],
         "neighbours": imputers.neighbours(known, asked, holes, DRAWS, seed=seed),
-        "iterative": imputers.iterative(known, asked, holes, DRAWS, seed=seed, rows=3000),
+        "iterative": imputers.iterative(known, asked, holes, DRAWS, seed=seed),
     }
     scores = {name: imputation(asked, some, holes) for name, some in draws.items()}
     return {

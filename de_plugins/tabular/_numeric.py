@@ -19,7 +19,7 @@ from torch import Tensor
 from de_core.errors import DiffuseError
 from de_plugins.tabular._plain import DType, narrowed
 
-__all__ = ["Grid", "QuantileMap"]
+__all__ = ["Grid", "QuantileMap", "ndtr", "ndtri"]
 
 EXACT = 2.0**53  # whole numbers up to here are exact in float64
 _DECIMALS = 12  # at most, of a lattice
@@ -203,8 +203,8 @@ class QuantileMap:
             right[0] / 20,
             1 - (1 - left[-1]) / 20,
         )  # finite ends; the map is constant beyond them
-        low = _ndtri(np.where(atom, left, middle))
-        high = _ndtri(np.where(atom, right, middle))
+        low = ndtri(np.where(atom, left, middle))
+        high = ndtri(np.where(atom, right, middle))
         plain = cls(value, low, high, 0.0, 1.0)
         z = plain._scores(x, None)
         mean, sd = float(z.mean()), float(z.std())
@@ -243,9 +243,9 @@ class QuantileMap:
         between = self.high[knot] * (1 - share) + self.low[after] * share
         at = (self.low[knot] + self.high[knot]) / 2
         if rng is not None:
-            first, final = (_ndtr(self.mean + self.sd * a) for a in (self.low, self.high))
+            first, final = (ndtr(self.mean + self.sd * a) for a in (self.low, self.high))
             draw = torch.rand(len(x), generator=rng, dtype=torch.float64).numpy()
-            inside = (_ndtri(first[knot] + draw * (final - first)[knot]) - self.mean) / self.sd
+            inside = (ndtri(first[knot] + draw * (final - first)[knot]) - self.mean) / self.sd
             at = np.where(self.high[knot] > self.low[knot], inside, at)
         return np.where(x == a, at, between)
 
@@ -268,7 +268,7 @@ class QuantileMap:
             slope = np.where(at, (slopes[knot] + slopes[knot - 1]) / 2, slopes[knot])
             if cell:
                 slope = (self._scores(x + cell / 2, None) - self._scores(x - cell / 2, None)) / cell
-            mass = (_ndtr(self.mean + self.sd * self.high) - _ndtr(self.mean + self.sd * self.low))[knot]
+            mass = (ndtr(self.mean + self.sd * self.high) - ndtr(self.mean + self.sd * self.low))[knot]
             y = self.mean + self.sd * z
             log_q = math.log(self.sd) - 0.5 * y**2 - 0.5 * math.log(2 * math.pi) - np.log(mass)
             return np.where(inside & (atom | (slope > 0)), np.where(atom, -log_q, np.log(slope)), np.nan)
@@ -298,18 +298,20 @@ class QuantileMap:
 def _spread(middle: np.ndarray, knots: int) -> np.ndarray:
     """Mask (m,) of the values to keep: evenly in probability, and in the normal score for the tails."""
     probability = np.linspace(0.0, 1.0, knots)
-    normal = _ndtr(np.linspace(-5.0, 5.0, knots // 2))
+    normal = ndtr(np.linspace(-5.0, 5.0, knots // 2))
     wanted = np.clip(np.searchsorted(middle, np.concatenate([probability, normal])), 0, len(middle) - 1)
     keep = np.zeros(len(middle), dtype=bool)
     keep[wanted] = True
     return keep
 
 
-def _ndtri(u: np.ndarray) -> np.ndarray:
+def ndtri(u: np.ndarray) -> np.ndarray:
+    """The inverse of ``ndtr``, in float64."""
     return torch.special.ndtri(torch.from_numpy(np.ascontiguousarray(u, dtype=np.float64))).numpy()
 
 
-def _ndtr(z: np.ndarray) -> np.ndarray:
+def ndtr(z: np.ndarray) -> np.ndarray:
+    """The normal distribution function, in float64."""
     return torch.special.ndtr(torch.from_numpy(np.ascontiguousarray(z, dtype=np.float64))).numpy()
 
 

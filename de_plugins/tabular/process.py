@@ -32,7 +32,6 @@ __all__ = [
     "log_shares",
     "rows_of",
     "table_process",
-    "take",
 ]
 
 _HELD_OUT = 500  # rows at most: the error of a bound's change is some hundredths of a nat

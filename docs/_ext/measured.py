@@ -1,4 +1,4 @@
-"""Tables of what was measured, out of the JSON that the commands wrote: nothing is typed by hand.
+"""Tables of what was measured, out of the JSON that the commands wrote, and not typed by hand.
 
 ``{claims}`` is a row a claim of text and images, its verdict and the figure that decides it; ``{reached} TASK`` a row a
 number with what is wanted; ``{tables}`` and ``{imputation}`` a row a score and a column a data set. A measurement whose
