@@ -5,9 +5,9 @@
 
 For each data set a `TableSynthesizer` learns the training rows (or one is read that ``tabular.py --keep`` saved); of
 3,000 test rows, or all, 20 % of the cells are hidden and filled 20 times by it, by scikit-learn's IterativeImputer with
-``sample_posterior=True``, of 10,000 training rows, and by donors among the nearest training rows. Prints one JSON object: mean over the columns
-of the CRPS of numbers (in standard deviations) and of the smoothed log score of classes, and whether the model is ahead
-as it must be: of both in CRPS, of the neighbours in nats.
+``sample_posterior=True``, of 10,000 training rows, and by donors among the nearest training rows. Prints one JSON
+object: mean over the columns of the CRPS of numbers (in standard deviations) and of the smoothed log score of classes,
+and whether the model is ahead as it must be: of both in CRPS, of the neighbours in nats.
 """
 
 from __future__ import annotations
