@@ -19,7 +19,7 @@ Cells = Mapping[str | int, tuple[np.ndarray, np.ndarray]]
 """Name of a column -> its plain values (n,), and which are missing (n,) bool."""
 
 _LEAST_ROWS = 100
-_LOOK, _CELLS = 2048, 2**28  # rows that are looked at first, and pairs of cells compared in all
+_LOOK, _CELLS = 2048, 2**26  # rows that are looked at first, and pairs of cells compared in all
 _HINT, _PROOF = 3.0, 20.0  # broken pairs that shuffled rows would have: on the rows that are looked at, and on all
 _STRAY = 0.02  # of those, that may be broken
 _TRIED = 8  # columns that one may be a function of are judged on all rows
