@@ -125,7 +125,7 @@ def find_functions(cells: Cells, taken: Sequence[str | int]) -> tuple[Function, 
         sources = np.flatnonzero(likely[:, b])
         for a in sources[np.argsort(sizes[sources], kind="stable")][:_TRIED]:
             finer = (-all_of(int(a))[1], int(a)) < (-all_of(b)[1], b)  # so that they go in no circle
-            if finer and _is_function(*all_of(int(a)), *all_of(b)):
+            if finer and _is_function(all_of(int(a))[0], *all_of(b)):
                 found[b] = int(a)
                 break
     functions = [Function(names[b], names[a]) for b, a in found.items()]
@@ -152,13 +152,13 @@ def _likely(x: np.ndarray, a: int, differ: np.ndarray) -> np.ndarray:
     return out
 
 
-def _is_function(a: np.ndarray, sizes_a: int, b: np.ndarray, sizes_b: int) -> bool:
-    """Whether codes b are a function of codes a, on all rows that have both."""
+def _is_function(a: np.ndarray, b: np.ndarray, size: int) -> bool:
+    """Whether codes b below ``size`` are a function of codes a, on all rows that have both."""
     known = (a >= 0) & (b >= 0)
     if known.sum() < _LEAST_ROWS:
         return False
-    pairs, counts = np.unique(a[known] * sizes_b + b[known], return_counts=True)
-    starts = np.flatnonzero(np.diff(pairs // sizes_b, prepend=-1))
+    pairs, counts = np.unique(a[known] * size + b[known], return_counts=True)
+    starts = np.flatnonzero(np.diff(pairs // size, prepend=-1))
     rows, share = known.sum(), np.bincount(b[known]) / known.sum()
     broken = rows - np.maximum.reduceat(counts, starts).sum()
     expected = (rows - len(starts)) * (1 - (share**2).sum())

@@ -87,10 +87,10 @@ class Lookup:
                 continue
             if self.of_dtype.plain in ("int", "float", "ticks"):
                 keys = np.sort(keys)
-                high = np.clip(np.searchsorted(keys, a[rows]), 1, max(1, len(keys) - 1)) if len(keys) > 1 else 0
+                high = np.searchsorted(keys, a[rows]).clip(0, len(keys) - 1)
                 low = np.maximum(high - 1, 0)
-                nearer = np.abs(keys[low] - a[rows]) <= np.abs(keys[high] - a[rows])
-                out[rows] = keys[np.where(nearer, low, high)]
+                place, below, above = (x.astype(np.float64) for x in (a[rows], keys[low], keys[high]))
+                out[rows] = keys[np.where(np.abs(place - below) <= np.abs(above - place), low, high)]
             else:
                 out[rows] = keys[np.searchsorted(np.cumsum(counts) / counts.sum(), turn[rows], side="right")]
         return out
