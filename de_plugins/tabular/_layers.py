@@ -36,6 +36,8 @@ class ClassTable(nn.Module):
         super().__init__()
         small = [d for d, size in enumerate(sizes) if size <= rank]
         large = [d for d, size in enumerate(sizes) if size > rank]
+        self.sizes = tuple(int(size) for size in sizes)
+        self.small, self.large = ([sizes[d] for d in part] for part in (small, large))
         scale = 1 / math.sqrt(max(1, len(sizes)))
         self.rank, self.longest = rank, max((sizes[d] for d in large), default=0)
         self.direct = nn.Parameter(scale * torch.randn(sum(sizes[d] for d in small), width))
@@ -65,6 +67,24 @@ class ClassTable(nn.Module):
             spread = functional.embedding(self.slots, self.codes)
             rows = torch.cat([rows, torch.bmm(spread, self.bases).flatten(0, 1)])
         return functional.embedding(self.order, rows)
+
+    def scores(self, asked: Tensor, bias: Tensor) -> Tensor:
+        """Products of ``asked`` (B, width) with the vectors of all classes but the last of each column, plus ``bias``,
+        (B, sum of sizes less columns). Those of a large column go through its basis: fewer products than vectors have
+        entries. As fast as the vectors themselves with gradients, and twice as fast without."""
+        count = len(self.bases)
+        small, large = (asked @ self.direct.T).split(self.small, 1), iter(())
+        if count:
+            coded = (asked @ self.bases.flatten(0, 1).T).unflatten(1, (count, self.rank)).unbind(1)
+            large = iter(zip(coded, self.codes.split(self.large), strict=True))
+        own, out = iter(small), []
+        for size, part in zip(self.sizes, bias.split([size - 1 for size in self.sizes]), strict=True):
+            if size <= self.rank:
+                out.append(next(own)[:, :-1] + part)
+            else:
+                through, codes = next(large)
+                out.append(torch.addmm(part, through, codes[:-1].T))
+        return torch.cat(out, 1)
 
 
 class RowSums(torch.autograd.Function):

@@ -171,8 +171,11 @@ class TableMLP(nn.Module):
         drawing = not torch.is_grad_enabled()
         if drawing and not len(index):
             return h.new_zeros(()).expand(len(h), len(self.shares))
-        weights, bias = self.unit * functional.embedding(self.own, table), self.shares + self.score_bias
-        if drawing or len(index) == len(h):
+        bias = self.shares + self.score_bias
+        if drawing:
+            return self.table.scores(self.unit * asked(h), bias)
+        weights = self.unit * functional.embedding(self.own, table)
+        if len(index) == len(h):
             return functional.linear(asked(h), weights, bias)
         found = functional.linear(asked(h.index_select(0, index)), weights, bias)
         return found.new_zeros(len(h), len(bias)).index_copy_(0, index, found)

@@ -85,6 +85,27 @@ def test_class_table_is_the_direct_rows_and_the_products_in_column_order():
     torch.testing.assert_close(rows, torch.cat(expected), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("sizes", [(5, 2, 7, 3), (2, 3), (5, 9, 4)])
+def test_scores_are_products_with_the_vectors_of_all_classes_but_the_last(sizes):
+    table = ClassTable(sizes, 4, 3)
+    asked, bias = torch.randn(6, 4), torch.randn(sum(sizes) - len(sizes))
+    own = torch.cat([rows[:-1] for rows in table().split(sizes)])
+    torch.testing.assert_close(table.scores(asked, bias), asked @ own.T + bias, atol=1e-5, rtol=1e-5)
+
+
+def test_scores_in_drawing_are_those_of_training():
+    torch.manual_seed(0)
+    network = TableMLP(ADULT, 2, width=16, hidden=16, depth=1, passes=2, rank=4)
+    torch.nn.init.normal_(network.asked.weight)
+    x, t = state(ADULT, 2, 50)
+    trained = network(x, t)["classes"]
+    with torch.no_grad():
+        drawn = network(x, t)["classes"]
+    shown = ((x["classes"] == network.masks) | (t["classes"] > 0)).any(1)
+    assert bool(shown.any())
+    torch.testing.assert_close(drawn[shown], trained[shown], atol=1e-4, rtol=1e-4)
+
+
 def test_sums_of_rows_have_the_derivatives_of_a_sum_of_rows():
     """Of the first and the second order, rows taken often, once and never."""
     generator = torch.Generator().manual_seed(0)
