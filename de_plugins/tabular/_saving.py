@@ -32,8 +32,16 @@ def build(
     marginals: Tensor | None,
     covariance: Tensor | None = None,
 ) -> nn.Module:
-    """The network with initial weights of ``seed``; torch's global generator is left as it was."""
+    """The network with initial weights of ``seed``; torch's global generator is left as it was.
+
+    Args:
+        marginals, covariance: of training rows; None of a network whose weights are loaded.
+    """
     more: dict[str, Any] = {"groups": codec.group_parts} if codec.group_parts else {}
+    spikes = getattr(codec, "spike_scores", None) if getattr(network, "takes_spikes", False) else None
+    if spikes is not None and (marginals is not None or settings.get("spiked")):  # not one that learnt without
+        more["spikes"] = (codec.gate_of, spikes)
+    settings = {name: value for name, value in settings.items() if name != "spiked"}
     if covariance is not None and getattr(network, "takes_covariance", False):
         more["covariance"] = covariance
     with torch.random.fork_rng(devices=[]):

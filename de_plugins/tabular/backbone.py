@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -60,6 +61,9 @@ class TableMLP(nn.Module):
         marginals: (sum of class sizes,) log shares of the classes in training; None starts uniform.
         groups: name of a group -> its number of parts.
         covariance: (C, C) of the numbers in training; None before weights are loaded.
+        spikes: for each number its gate among the classes, (C,), -1 for none, and the score of the value that each of
+            the gate's classes says, (C, largest), NaN for none: what then enters is that score, clean, in place of the
+            noise behind the gate, so that it stands among the other numbers where its value does.
 
     Source: blocks passed again, Dehghani et al. 2019 (1807.03819); one table in and out, Press and Wolf 2017
     (1608.05859).
@@ -67,6 +71,7 @@ class TableMLP(nn.Module):
 
     takes_groups = True
     takes_covariance = True
+    takes_spikes = True
     orthogonal = ("blocks",)
 
     def __init__(
@@ -84,6 +89,7 @@ class TableMLP(nn.Module):
         marginals: Tensor | None = None,
         groups: Mapping[str, int] | None = None,
         covariance: Tensor | None = None,
+        spikes: tuple[Sequence[int], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.class_sizes, self.numbers = tuple(int(size) for size in class_sizes), int(numbers)
@@ -91,6 +97,18 @@ class TableMLP(nn.Module):
         sizes = {"width": width, "hidden": hidden, "depth": depth, "passes": passes, "rank": rank}
         more = {"mixtures": mixtures, "directions": directions}
         self.settings = sizes | {name: value for name, value in more.items() if value}
+        self.spiked = spikes is not None
+        if spikes is not None:
+            self.settings["spiked"] = True
+            gates = torch.tensor(spikes[0])
+            levels = functional.pad(
+                spikes[1].float(), (0, 1 + max(self.class_sizes) - spikes[1].shape[1]), value=math.nan
+            )
+            levels[gates < 0] = math.nan
+            self.gates: Tensor
+            self.levels: Tensor
+            self.register_buffer("gates", gates.clamp_min(0), persistent=False)
+            self.register_buffer("levels", levels, persistent=False)
         shown = [size + 1 for size in self.class_sizes]
         self.table = ClassTable(shown, width, rank)
         offsets = torch.tensor([0, *shown]).cumsum(0)
@@ -132,10 +150,11 @@ class TableMLP(nn.Module):
         if self.class_sizes:
             h = h + RowSums.apply(table, x["classes"] + self.offsets)
         if self.numbers_in is not None:
-            shown, alpha = self.numbers_in(x["numbers"], t["numbers"])
+            numbers, times = self._entering(x, t)
+            shown, alpha = self.numbers_in(numbers, times)
             h = h + shown
             if self.directions is not None:
-                along = self.directions(x["numbers"], alpha)
+                along = self.directions(numbers, alpha)
                 h = h + self.along_in(along[0])
         if self.groups_in is not None:
             h = h + self.groups_in(x, t)
@@ -148,6 +167,14 @@ class TableMLP(nn.Module):
             if self.directions is not None and along is not None:
                 out["numbers"] = out["numbers"] + self.directions.back(self.along_out(h) * along[1])
         return out if self.group_head is None else out | self.group_head(h, x, t)
+
+    def _entering(self, x: dict[str, Tensor], t: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The numbers as they enter, and their clocks: behind a gate that says a value that value, at t = 0."""
+        if not self.spiked:
+            return x["numbers"], t["numbers"]
+        level = self.levels[torch.arange(self.numbers, device=self.levels.device), x["classes"][:, self.gates]]
+        none = level.isnan()
+        return torch.where(none, x["numbers"], level.to(x["numbers"].dtype)), torch.where(none, t["numbers"], 0.0)
 
     @property
     def narrow(self) -> bool:

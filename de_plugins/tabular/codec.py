@@ -142,6 +142,19 @@ class TableCodec:
         """For each number how many classes of its gate say that it is there, the first ones, (C,)."""
         return tuple(v.pieces for v in self._numbers)
 
+    @property
+    def spike_scores(self) -> Tensor | None:
+        """For each number the score of the value that each class of its gate says, (C, largest gate) float64; NaN where
+        the number is there, or missing, or there is no such class. None where no number has a spike."""
+        numbers = self._numbers
+        if not any(len(v.spikes) for v in numbers):
+            return None
+        out = torch.full((len(numbers), max(v.size for v in numbers)), torch.nan, dtype=torch.float64)
+        for scores, v in zip(out, numbers, strict=True):
+            told = torch.from_numpy(v.map.forward(v.grid.to_index(v.spikes)))
+            scores[v.pieces : v.pieces + len(told)] = told
+        return out
+
     def encode(
         self, frame: pd.DataFrame, holes: np.ndarray | pd.DataFrame | None = None, rng: Rng | None = None
     ) -> Encoded:

@@ -247,3 +247,31 @@ def test_only_rows_with_a_masked_class_are_scored():
     assert clean["classes"].shape == (3, sum(sizes))
     assert not clean["classes"].any()
     torch.testing.assert_close(clean["numbers"], found["numbers"][others], atol=1e-5, rtol=1e-5)
+
+
+def test_a_spike_enters_as_the_value_that_its_gate_says():
+    """Number 0 has the gate 1, whose class 1 says a score of .7 (class 0: the number is there, class 2: missing), and
+    number 1 has none. What lies behind the gate then changes nothing but its own velocity, which is linear in it.
+    """
+    torch.manual_seed(0)
+    levels = torch.tensor([[math.nan, 0.7, math.nan], [math.nan] * 3])
+    sizes = {"width": 16, "hidden": 16, "depth": 1, "passes": 2, "rank": 4, "directions": 2}
+    network, plain = TableMLP([4, 3], 2, **sizes, spikes=((1, -1), levels)), TableMLP([4, 3], 2, **sizes)
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    classes = torch.tensor([[0, 1], [0, 0], [0, 2], [0, 3]])  # the last is masked
+    t = {"classes": torch.zeros(4, 2), "numbers": torch.full((4, 2), 0.4)}
+    x = torch.randn(1, 2).expand(4, 2).contiguous()
+    with torch.no_grad():
+        one = network({"classes": classes, "numbers": x}, t)["numbers"]
+        two = network({"classes": classes, "numbers": x + torch.tensor([5.0, 0.0])}, t)["numbers"]
+        assert bool(one.isfinite().all())
+        assert ((one - two).abs()[:, 1] > 1e-6).tolist() == [False, True, True, True]
+        known = {"classes": t["classes"], "numbers": torch.tensor([[0.0, 0.4]]).expand(4, 2).contiguous()}
+        plain.load_state_dict(network.state_dict())
+        at = torch.cat([torch.full((4, 1), 0.7), x[:, 1:]], 1)
+        other = plain({"classes": classes, "numbers": at}, known)["numbers"]
+    assert torch.allclose(one[0, 1], other[0, 1], atol=1e-6)
+    assert network.settings["spiked"]
+    assert "spiked" not in plain.settings
