@@ -23,7 +23,9 @@ class Calibration:
     A network leaves small errors in the marginals, most of all in the tails, which few rows show. Training scores have
     a known law (normal, then standardised), so those errors are read off the model's own draws once, after training.
     The shift at each quantile is shrunk by what chance alone explains: with a standard error e it is multiplied by
-    max(0, 1 - (2 e/shift)^2) (James and Stein's rule for one coordinate), so that a right marginal stays as it is.
+    max(0, 1 - (2 e/shift)^2) (James and Stein's rule for one coordinate), so that a right marginal stays as it is. In
+    the mass of an end of the range, which some ten rows have, chance explains all but the largest shifts, and a tail
+    that is too thin by half would lose the end one time in a hundred: there a shift outwards is not shrunk.
     It moves marginals only: the order of the rows in every column, and so their ranks' dependence, is the model's.
 
     Args:
@@ -34,8 +36,15 @@ class Calibration:
     target: np.ndarray
 
     @classmethod
-    def fit(cls, z: np.ndarray, mean: float, sd: float) -> Calibration | None:
-        """From draws (n,); the training scores are (Phi^-1(U) - mean)/sd. None for fewer than `LEAST` draws."""
+    def fit(cls, z: np.ndarray, mean: float, sd: float, ends: tuple[float, float] = (0.0, 0.0)) -> Calibration | None:
+        """From draws (n,); the training scores are (Phi^-1(U) - mean)/sd.
+
+        Args:
+            ends: chances of U in the least and in the greatest value of the range.
+
+        Returns:
+            None for fewer than `LEAST` draws.
+        """
         n = len(z)
         if n < LEAST:
             return None
@@ -46,6 +55,7 @@ class Calibration:
         shift = target - drawn
         error = np.sqrt(p * (1 - p) / n) * math.sqrt(2 * math.pi) * np.exp(normal**2 / 2) / sd
         kept = np.clip(1 - (2 * error / np.where(shift == 0, np.inf, shift)) ** 2, 0.0, 1.0)
+        kept = np.where((p <= ends[0]) & (shift < 0) | (1 - p <= ends[1]) & (shift > 0), 1.0, kept)
         drawn, first = np.unique(drawn, return_index=True)
         return cls(drawn, np.maximum.accumulate(drawn + (kept * shift)[first]))
 

@@ -212,6 +212,12 @@ class QuantileMap:
         low, high = (((a - mean) / sd).astype(np.float32).astype(np.float64) for a in (low, high))
         return cls(value, low, high, mean, sd)
 
+    @property
+    def end_chances(self) -> tuple[float, float]:
+        """Of the least and of the greatest number."""
+        low, high = ndtr(self.mean + self.sd * np.array([self.high[0], self.low[-1]]))
+        return float(low), 1 - float(high)
+
     def forward(self, x: np.ndarray, rng: torch.Generator | None = None) -> np.ndarray:
         """Scores (n,) float64 of numbers (n,); numbers beyond the training range go to its ends.
 

@@ -326,7 +326,7 @@ class TableCodec:
         for i, variable in enumerate(self.variables):
             if isinstance(variable, Number):
                 z = numbers[:, k] if where[k] < 0 else numbers[classes[:, where[k]] == 0, k]
-                shift = Calibration.fit(z.cpu().numpy(), variable.map.mean, variable.map.sd)
+                shift = Calibration.fit(z.cpu().numpy(), variable.map.mean, variable.map.sd, variable.map.end_chances)
                 variables[i] = attrs.evolve(variable, calibration=shift)
                 k += 1
         return attrs.evolve(self, variables=tuple(variables))
