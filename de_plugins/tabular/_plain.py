@@ -266,8 +266,10 @@ def to_plain(series: pd.Series, dtype: DType, name: object) -> tuple[np.ndarray,
 
 
 def narrowed(values: np.ndarray, dtype: DType) -> np.ndarray:
-    """Numbers as a column of the dtype holds them: rounded to a precision below float64's, any others as they are."""
-    return values if dtype.narrow is None else values.astype(dtype.narrow).astype(values.dtype)
+    """Floats as a column of the dtype holds them: rounded to a precision below float64's; any others as they are."""
+    if dtype.narrow is None or dtype.plain != "float":
+        return values
+    return values.astype(dtype.narrow).astype(values.dtype)
 
 
 def _fitting(good: pd.Series, dtype: DType) -> np.ndarray | None:

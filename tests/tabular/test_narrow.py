@@ -95,3 +95,15 @@ def test_ties_come_back_as_often_as_they_were():
     for value, count in tied.items():
         share = count / free
         assert abs((drawn == value).mean() - share) < 5 * (share / 20_000) ** 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "Int16"])
+@pytest.mark.parametrize("kinds", [5, 200])
+def test_whole_numbers_beyond_a_narrow_column_are_outside(dtype, kinds):
+    values = np.arange(1000) % kinds - 100
+    codec = TableCodec.fit(pd.DataFrame({"k": pd.Series(values, dtype=dtype)}))
+    other = pd.DataFrame({"k": np.where(np.arange(1000) < 100, 70_000.0, values)})
+    other.loc[500:599, "k"] = np.nan
+    found = validity(codec, other)["k"]
+    assert found["outside"] == pytest.approx(0.1)
+    assert not found["attained"]
