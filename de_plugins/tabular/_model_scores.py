@@ -17,6 +17,7 @@ from de_plugins.tabular.metrics import imputers
 from de_plugins.tabular.metrics.imputation import imputation, random_holes, summary
 from de_plugins.tabular.metrics.matrix import matrices
 from de_plugins.tabular.metrics.validity import unreadable
+from de_plugins.tabular.schema import column_of
 
 if TYPE_CHECKING:
     from de_plugins.tabular.synthesizer import TableSynthesizer
@@ -96,7 +97,11 @@ def imputed(
 
 def _hidden(truth: pd.DataFrame, unknown: Any) -> pd.DataFrame:
     """The table without some cells; whole numbers stay whole, which pandas has as floats where one is missing."""
-    whole = {c: describe(truth[c], c).nullable.name for c, d in truth.dtypes.items() if str(d).lstrip("u")[:3] == "int"}
+    whole = {
+        c: describe(column_of(truth, c), c).nullable.name
+        for c, d in truth.dtypes.items()
+        if str(d).lstrip("u")[:3] == "int"
+    }
     return truth.astype(whole).mask(unknown)
 
 

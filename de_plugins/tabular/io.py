@@ -140,13 +140,13 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # longer lines would be cut in silence
-            frame = pd.read_csv(
+            frame = pd.read_csv(  # pyright: ignore[reportCallIssue]  # the stubs do not know "round_trip"
                 path,
                 index_col=False,
                 dtype_backend="numpy_nullable",
                 encoding="utf-8-sig",
                 low_memory=False,
-                float_precision="round_trip",
+                float_precision="round_trip",  # pyright: ignore[reportArgumentType]
             )
     except (pd.errors.ParserWarning, pd.errors.ParserError):
         _check_widths(path, opener, len(header))
