@@ -104,6 +104,10 @@ class LinearVP(PathSchedule):
     def _total(self, t: Tensor) -> Tensor:
         return self.low * t + 0.5 * (self.high - self.low) * t**2
 
+    def drift(self, t: Tensor) -> Tensor:
+        """f = -b/2: nothing is divided."""
+        return -0.5 * self._rate(t)
+
     def alpha(self, t: Tensor) -> Tensor:
         return torch.exp(-0.5 * self._total(t))
 

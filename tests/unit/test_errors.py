@@ -348,7 +348,7 @@ def test_guidance_that_makes_no_sense():
 @pytest.mark.parametrize(
     ("kind", "arguments", "words"),
     [
-        ("gaussian", ((2,), "square"), ["schedule", "cosine, linear, edm", "'square'"]),
+        ("gaussian", ((2,), "square"), ["schedule", "cosine, linear, linear-tabular, edm", "'square'"]),
         ("gaussian", ((2,), "cosine", "noise"), ["prediction", "v, x0, eps, score", "'noise'"]),
         ("masked", ((2,), 3, "square"), ["schedule", "linear, cosine", "'square'"]),
         ("masked", ((2,), 0), ["num_classes", "at least 1", "0"]),

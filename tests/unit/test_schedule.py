@@ -29,6 +29,7 @@ def test_paths(name):
         assert (path.alpha(INSIDE) ** 2 + path.sigma(INSIDE) ** 2 - 1).abs().max() < 1e-15
     one = t64(1.0)
     end = {"cosine": (0.0, 1.0), "linear": (math.exp(-5.025), math.sqrt(1 - math.exp(-10.05))), "edm": (1.0, 80.0)}
+    end["linear-tabular"] = math.exp(-10.05), math.sqrt(1 - math.exp(-20.1))
     assert float(path.alpha(one)) == pytest.approx(end[name][0], abs=1e-15)
     assert float(path.sigma(one)) == pytest.approx(end[name][1], rel=1e-14)
     for value in (path.drift(one), path.diffusion(one)):
