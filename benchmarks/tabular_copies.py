@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tabular_sets import SETS, chosen, load
+from tabular_sets import chosen, load, training
 
 from de_core.rng import stream
 from de_plugins.tabular import TableSynthesizer
@@ -29,11 +29,7 @@ from de_plugins.tabular.metrics.privacy import privacy
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=",".join(SETS), help="names, with commas between")
-    parser.add_argument("--preset", default="nano")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training a data set")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    training(parser)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     names = chosen(parser, args.data)

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import torch
+from tabular_sets import chosen
 
 from de_core.plugins import get_component
 from de_core.rng import stream
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     args = parser.parse_args()
+    chosen(parser, "adult")
     torch.set_num_threads(args.threads)
     frame = read_table(Path(os.environ["DIFFUSE_DATA"]) / "adult_train.csv.gz")
     codec = TableCodec.fit(frame)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tabular_sets import SETS, chosen, load
+from tabular_sets import chosen, load, training
 
 from de_plugins.tabular import TableSynthesizer
 from de_plugins.tabular._model_scores import imputed
@@ -28,12 +28,8 @@ from de_plugins.tabular._model_scores import imputed
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=",".join(SETS), help="names, with commas between")
-    parser.add_argument("--preset", default="nano")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training a data set")
-    parser.add_argument("--seed", type=int, default=0)
+    training(parser)
     parser.add_argument("--rows", type=int, default=3000, help="of the test table, at most")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--models", type=Path, help="trained before: FOLDER of tabular.py --keep")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -13,8 +13,9 @@ from pathlib import Path
 import attrs
 import numpy as np
 import pandas as pd
+import torch
 
-__all__ = ["AIMED", "PUBLISHED", "SETS", "WANTED", "DataSet", "chosen", "load"]
+__all__ = ["AIMED", "PUBLISHED", "SETS", "WANTED", "DataSet", "chosen", "load", "training"]
 
 
 @attrs.frozen
@@ -92,9 +93,18 @@ def chosen(parser: argparse.ArgumentParser, names: str) -> list[str]:
     found = names.split(",")
     if unknown := [name for name in found if name not in SETS]:
         parser.error(f"--data: unknown {', '.join(unknown)}; expected some of {', '.join(SETS)}")
-    if not Path(os.environ.get("DIFFUSE_DATA", "")).is_dir() or "DIFFUSE_DATA" not in os.environ:
+    if not os.path.isdir(os.environ.get("DIFFUSE_DATA", "")):
         parser.error("expected DIFFUSE_DATA to name the folder of the six tables (adult_train.csv.gz, ...)")
     return found
+
+
+def training(parser: argparse.ArgumentParser) -> None:
+    """The arguments of benchmarks that train one model a data set."""
+    parser.add_argument("--data", default=",".join(SETS), help="names, with commas between")
+    parser.add_argument("--preset", default="nano")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training a data set")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
 
 
 def load(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -70,8 +70,8 @@ class ClassTable(nn.Module):
 
     def scores(self, asked: Tensor, bias: Tensor) -> Tensor:
         """Products of ``asked`` (B, width) with the vectors of all classes but the last of each column, plus ``bias``,
-        (B, sum of sizes less columns). Those of a large column go through its basis: fewer products than vectors have
-        entries. As fast as the vectors themselves with gradients, and twice as fast without."""
+        (B, sum of sizes less columns). Those of a large column go through its basis, rank products a class in place of
+        width."""
         count = len(self.bases)
         small, large = (asked @ self.direct.T).split(self.small, 1), iter(())
         if count:

@@ -153,6 +153,8 @@ def keep_functions(
     for one in reversed(lookups):
         b, a = one.function.column, one.function.of
         there = ~missing[a] & ~missing[b] & (fixed[b] | one.rough) & ~fixed[a]
+        if not there.any():
+            continue
         said, known = one.said(values[a], values[b])
         values[a] = one.inverse(values[a], values[b], there & ((said != values[b]) | ~known))
         fixed[a] = fixed[a] | (there & fixed[b])

@@ -97,12 +97,8 @@ def imputed(
 
 def _hidden(truth: pd.DataFrame, unknown: Any) -> pd.DataFrame:
     """The table without some cells; whole numbers stay whole, which pandas has as floats where one is missing."""
-    whole = {
-        c: describe(column_of(truth, c), c).nullable.name
-        for c, d in truth.dtypes.items()
-        if str(d).lstrip("u")[:3] == "int"
-    }
-    return truth.astype(whole).mask(unknown)
+    dtypes = {c: describe(column_of(truth, c), c) for c in truth}
+    return truth.astype({c: d.nullable.name for c, d in dtypes.items() if d.nullable != d}).mask(unknown)
 
 
 def cost(model: TableSynthesizer, rows: int, seed: int) -> dict[str, float | int]:

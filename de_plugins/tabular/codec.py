@@ -31,7 +31,9 @@ from de_plugins.tabular.schema import Schema, check_frame, column_of
 
 __all__ = ["Encoded", "TableCodec"]
 
-_ENDS = 10  # values of a number that is classes, whose ends are to be drawn: a mark of a few rows is none
+_RANGE = (
+    10  # values of a number that is classes, from which on it has a range whose ends are to be drawn: a mark has none
+)
 
 
 @attrs.frozen(eq=False)
@@ -310,7 +312,7 @@ class TableCodec:
         least = min(QuantileMap.ENDS, QuantileMap.END_SHARE * len(coded))
         for d, variable in enumerate(self._discrete):
             if isinstance(variable, Classes) and variable.column.dtype.plain in ("int", "float", "ticks"):
-                if len(variable.values) < _ENDS:
+                if len(variable.values) < _RANGE:
                     continue
                 there = classes[:, d] < len(variable.values)
                 classes[there, d] = with_ends(classes[there, d], len(variable.values), least, generator)

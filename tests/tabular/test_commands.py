@@ -170,17 +170,7 @@ def test_evaluate_with_held_out_rows_and_the_model(here, capsys, tmp_path):
     assert {"learning", "privacy", "imputation", "bound", "cost"} <= set(found)
 
 
-def test_an_interrupted_fit_is_saved(here, capsys, tmp_path, monkeypatch):
-    from de_core.train import Trainer
-
-    one = Trainer._one
-
-    def stop(self, *args):
-        if self.step == 3:
-            raise KeyboardInterrupt
-        return one(self, *args)
-
-    monkeypatch.setattr(Trainer, "_one", stop)
+def test_an_interrupted_fit_is_saved(here, capsys, tmp_path, interrupted):
     code, out, _ = run(capsys, "fit", here / "people.csv", "--out", tmp_path / "model", "--minutes", "1")
     assert code == 130
     assert "holds what was learned so far" in out

@@ -384,17 +384,7 @@ def test_parameters_in_the_way_of_scikit_learn():
         synthesizer.set_params(epochs=3)
 
 
-def test_interrupted_training_keeps_what_there_is(monkeypatch):
-    from de_core.train import Trainer
-
-    one = Trainer._one
-
-    def stop(self, *args):
-        if self.step == 3:
-            raise KeyboardInterrupt
-        return one(self, *args)
-
-    monkeypatch.setattr(Trainer, "_one", stop)
+def test_interrupted_training_keeps_what_there_is(interrupted):
     synthesizer = quick().fit(people())
     assert synthesizer.interrupted
     assert synthesizer.steps == 3
